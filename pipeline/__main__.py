@@ -1,0 +1,176 @@
+"""The command line: `llambert COMMAND`, or `python -m pipeline COMMAND`. dvc.yaml calls the stages."""
+
+import logging
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from cyclopts import App
+
+import pipeline
+from pipeline.errors import UserError
+
+app = App(
+    name="llambert",
+    help="Label a huge text corpus cheaply: an LLM labels a sample, its answers fine-tune an encoder, "
+    "the encoder labels everything. `dvc repro` runs all stages; each is a command as well.",
+    version=pipeline.__version__,
+    help_format="plaintext",
+)
+STAGES = {
+    "ingest": "read the corpus and the gold labels; find duplicates, leaks and unusable rows",
+    "sample": "draw the texts for the LLM, uniformly, by seed",
+    "annotate": "ask the LLM; every answer is stored before it counts",
+    "parse": "turn answers into labels or rejections",
+    "evaluate": "measure all candidates on gold, with intervals",
+    "export": "write the best encoder as ONNX and check it against torch",
+    "register": "log to MLflow, register the version, and let the gate decide on promotion",
+    "label": "label the whole corpus with the exported encoder",
+    "report": "write report.html",
+}
+
+
+def _stage(name: str) -> Callable[[], None]:
+    def command() -> None:
+        from pipeline import params
+        from pipeline.project import locked
+
+        with locked():
+            import_module(f"pipeline.stages.{name}").run(params.load())
+
+    command.__doc__ = STAGES[name][0].upper() + STAGES[name][1:] + "."
+    return command
+
+
+for _name in STAGES:
+    app.command(_stage(_name), name=_name, group="Stages")
+
+
+@app.command(group="Stages")
+def train(candidate: str) -> None:
+    """Train one candidate: ENCODER-RECIPE-SEED, such as minilm-llm-1.
+
+    Parameters
+    ----------
+    candidate
+        Its name; `llambert check` lists them.
+    """
+    from pipeline import params
+    from pipeline.project import locked
+    from pipeline.stages import train as stage
+
+    with locked():
+        stage.run(params.load(), candidate)
+
+
+@app.command(group="Projects")
+def init(directory: Path) -> None:
+    """Make a project directory: params.yaml to fill in, dvc.yaml, and a DVC repository around them.
+
+    Parameters
+    ----------
+    directory
+        Must not hold a params.yaml yet.
+    """
+    from pipeline.commands import project
+
+    _say(project.init(directory))
+
+
+@app.command(group="Projects")
+def check() -> None:
+    """Check params, files, columns, models and disk before any work."""
+    from pipeline.commands import project
+
+    _say(project.check())
+
+
+@app.command(group="Projects")
+def dag(*, code: str | None = None) -> None:
+    """Write dvc.yaml as params.yaml wants it.
+
+    Parameters
+    ----------
+    code
+        Where `pipeline` and `serving` stand, seen from here, for projects inside llambert's own repository.
+    """
+    from pipeline.commands import project
+
+    _say(project.write_dag(code))
+
+
+@app.command(group="Projects")
+def results() -> None:
+    """Print the three numbers of the last run, what the gate said, and where the report is."""
+    from pipeline.commands import project
+
+    _say(project.results())
+
+
+@app.command(group="Models")
+def models() -> None:
+    """List the registered versions: aliases, accuracy, and what the gate said."""
+    from pipeline.commands import models as commands
+
+    _say(commands.models())
+
+
+@app.command(group="Models")
+def promote(version: str = "challenger", *, force: bool = False) -> None:
+    """Make a version the champion, if the gate let it pass.
+
+    Parameters
+    ----------
+    version
+        Number or alias.
+    force
+        Promote although the gate refused, or never judged.
+    """
+    from pipeline.commands import models as commands
+
+    _say(commands.promote(version, force=force))
+
+
+@app.command(group="Models")
+def rollback() -> None:
+    """Give the alias champion back to the version that had it before. Repeated, it goes further back."""
+    from pipeline.commands import models as commands
+
+    _say(commands.rollback())
+
+
+@app.command(group="Models")
+def label_text(*texts: str) -> None:
+    """Label texts with the champion, and show the probability of each label.
+
+    Parameters
+    ----------
+    texts
+        One or more, each in quotes.
+    """
+    from pipeline.commands import models as commands
+
+    _say(commands.label_text(*texts))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def main() -> None:
+    """Run the command line; a UserError becomes one message and exit code 2."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("llambert").setLevel(logging.INFO)
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; run the same command again to go on\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

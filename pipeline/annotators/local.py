@@ -1,0 +1,200 @@
+"""A causal language model run here: log-probabilities of the answer words after each prompt, in batches.
+
+The tokens that all prompts share (instruction, examples) go through the model once; each batch continues from their
+key-value cache. Only the last position meets the vocabulary. Answers of several tokens are scored whole.
+"""
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Container, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+
+from pipeline import weights
+from pipeline.annotators import Request
+from pipeline.errors import UserError
+from pipeline.params import LocalAnnotator
+from pipeline.prompts import Template
+from pipeline.responses import Answer
+from serving import batching
+
+Tokens = list[int]
+
+
+class Local:
+    """transformers, any causal language model; right-padded batches bounded by tokens."""
+
+    gives_log_probabilities = True
+
+    def __init__(self, params: LocalAnnotator, template: Template) -> None:
+        self._params, self._template = params, template
+        self.model = weights.identity(params.model)
+        self.decoding = json.dumps(
+            {
+                "answers": template.answers,
+                "style": template.style,
+                "dtype": params.dtype,
+                "max_text_tokens": params.max_text_tokens,
+            }
+        )
+
+    def key(self, request: Request) -> str:
+        """Model, decoding and messages."""
+        asked = [self.model, self.decoding, self._template.hash, self._template.messages(request.text)]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+    def answers(self, requests: Sequence[Request], stored: Container[str]) -> Iterator[list[Answer]]:
+        """Yield a batch of answers at a time, longest prompts first."""
+        keys = [self.key(request) for request in requests]
+        if all(key in stored for key in keys):
+            return
+        prompts = [self._prompt(request.text) for request in requests]
+        prefix = _common_prefix([tokens for tokens, _ in prompts])
+        lengths = [len(tokens) - len(prefix) for tokens, _ in prompts]
+        cache = self._scorer.prefix_cache(prefix)
+        seen: set[str] = set()
+        for batch in batching.plan(lengths, self._params.max_batch_tokens):
+            rows = [int(i) for i in batch if keys[i] not in stored and keys[i] not in seen]
+            if not rows:
+                continue
+            seen.update(keys[i] for i in rows)
+            unique = list({keys[i]: i for i in rows}.values())
+            start = time.perf_counter()
+            scores = self._scorer.score([prompts[i][0][len(prefix) :] for i in unique], cache, len(prefix))
+            seconds = (time.perf_counter() - start) / len(unique)
+            yield [
+                Answer(keys[i], None, row, "choice", len(prompts[i][0]), 0, seconds, prompts[i][1])
+                for i, row in zip(unique, scores, strict=True)
+            ]
+
+    def _prompt(self, text: str) -> tuple[Tokens, bool]:
+        """Token ids of the prompt, and whether the text was cut."""
+        text, cut = self._scorer.cut(text, self._params.max_text_tokens)
+        tokenizer = self._scorer.tokenizer
+        if self._template.style == "completion":
+            # A prompt without any token (no text, nothing around it) is the start of a document.
+            return tokenizer(self._template.completion(text)).input_ids or [tokenizer.eos_token_id], cut
+        messages = self._template.messages(text)
+        try:
+            chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (ValueError, TemplateError) as error:
+            raise UserError(
+                f"the chat template of '{self._params.model}' refuses the prompt ({str(error)[:200]}): mend "
+                "annotate.prompt, or use the style completion"
+            ) from error
+        return tokenizer(chat, add_special_tokens=False).input_ids, cut
+
+    @cached_property
+    def _scorer(self) -> "_Scorer":
+        return _Scorer(self._params, self._template.answers)
+
+
+class _Scorer:
+    """The loaded model: prompts in, log-probabilities of the answers out."""
+
+    def __init__(self, params: LocalAnnotator, answers: Sequence[Sequence[str]]) -> None:
+        import torch
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        directory = weights.language_model_directory(params.model)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_float32_matmul_precision("high" if self.device.type == "cuda" else "medium")
+        dtype = getattr(torch, params.dtype) if params.dtype != "auto" else weights.best_dtype(self.device.type)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+            model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UserError(f"annotate.annotator.model '{params.model}' can't be loaded: {error}") from error
+        self._model = model.eval().to(self.device)
+        self._special = [str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        # (label, word) -> token ids of the answer
+        self._answers: list[list[Tokens]] = [
+            [self.tokenizer(word, add_special_tokens=False).input_ids for word in words] for words in answers
+        ]
+
+    def cut(self, text: str, max_tokens: int) -> tuple[str, bool]:
+        """Keep the first and the last half of `max_tokens` tokens of a text that is longer.
+
+        Special tokens spelled out in a text are taken apart: no text can end its own message or begin another.
+        """
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        room = 16 * max_tokens  # no text of fewer tokens has more characters; a megabyte needs no tokenizing
+        short = text if len(text) <= 2 * room else text[:room] + text[-room:]
+        offsets = self.tokenizer(short, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        if len(offsets) <= max_tokens:
+            return short, short is not text
+        head, tail = (max_tokens + 1) // 2, max_tokens // 2
+        end = short[offsets[-tail][0] :] if tail else ""
+        return f"{short[: offsets[head - 1][1]]} ... {end}", True
+
+    def prefix_cache(self, prefix: Tokens) -> Any:  # noqa: ANN401 - a transformers cache
+        """Key-value cache of the tokens that all prompts begin with, or None."""
+        import torch
+
+        if not prefix:
+            return None
+        with torch.inference_mode():
+            return self._model.base_model(torch.tensor([prefix], device=self.device), use_cache=True).past_key_values
+
+    def score(self, suffixes: list[Tokens], prefix_cache: Any, prefix_length: int) -> list[list[float]]:  # noqa: ANN401
+        """Log-probability of each label's answers after each prompt: (prompts, labels)."""
+        import torch
+
+        lengths = torch.tensor([len(tokens) for tokens in suffixes], device=self.device)
+        width = int(lengths.max())
+        ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in suffixes], device=self.device)
+        seen = torch.arange(prefix_length + width, device=self.device)[None] < (prefix_length + lengths)[:, None]
+        cache = copy.deepcopy(prefix_cache)
+        if cache is not None:
+            cache.batch_repeat_interleave(len(suffixes))
+        with torch.inference_mode():
+            positions = torch.arange(prefix_length, prefix_length + width, device=self.device)[None].expand_as(ids)
+            out = self._forward(ids, seen, positions, cache)
+            after_prompt = self._log_softmax(out.last_hidden_state[torch.arange(len(suffixes)), lengths - 1])
+            columns = []
+            for words in self._answers:
+                totals = [
+                    self._continue(word, after_prompt, out.past_key_values, seen, prefix_length + lengths)
+                    for word in words
+                ]
+                columns.append(torch.logsumexp(torch.stack(totals), dim=0))
+            scores: list[list[float]] = torch.stack(columns, dim=1).tolist()
+        return scores
+
+    def _continue(self, word: Tokens, after_prompt: Any, cache: Any, seen: Any, ends: Any) -> Any:  # noqa: ANN401 - tensors
+        """Log-probability (prompts,) of all tokens of one answer."""
+        import torch
+
+        total = after_prompt[:, word[0]]
+        if len(word) == 1:
+            return total
+        before = cache.get_seq_length()
+        ids = torch.tensor([word[:-1]], device=self.device).expand(len(total), -1)
+        positions = ends[:, None] + torch.arange(ids.shape[1], device=self.device)
+        mask = torch.cat([seen, torch.ones_like(ids, dtype=torch.bool)], dim=1)
+        hidden = self._forward(ids, mask, positions, cache).last_hidden_state
+        cache.crop(before)
+        following = torch.tensor([word[1:]], device=self.device).expand(len(total), -1)
+        return total + self._log_softmax(hidden).gather(2, following[..., None]).sum(dim=(1, 2))
+
+    def _forward(self, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:  # noqa: ANN401 - tensors
+        return self._model.base_model(
+            input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=True
+        )
+
+    def _log_softmax(self, hidden: Any) -> Any:  # noqa: ANN401 - tensors
+        return self._model.get_output_embeddings()(hidden).float().log_softmax(dim=-1)
+
+
+def _common_prefix(prompts: Sequence[Tokens]) -> Tokens:
+    """The longest run of tokens that all prompts begin with, leaving each at least one of its own."""
+    first, last = min(prompts), max(prompts)
+    room = min(len(tokens) for tokens in prompts) - 1
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), room)
+    return first[: min(length, room)]

@@ -1,0 +1,1 @@
+"""Commands of the CLI that are no stages."""

@@ -1,0 +1,178 @@
+"""The gate between a challenger and the alias `champion`, and what MLflow is told. Numbers in, verdict out.
+
+The gate knows the validation set only: test gold never decides about a model.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Figure = float | int | str | None
+_RESAMPLES, _LEVEL, _SEED = 10_000, 0.95, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question of the gate, its figures, and the answer in a sentence."""
+
+    name: str  # collapse, tfidf or champion
+    passed: bool
+    figures: dict[str, Figure]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says of a version."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why not, one sentence for each failed check."""
+        return [check.sentence for check in self.checks if not check.passed]
+
+    def to_json(self) -> str:
+        """As it is kept with the version."""
+        return json.dumps([asdict(check) for check in self.checks], ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Verdict":
+        """Read it back."""
+        return cls(tuple(Check(**check) for check in json.loads(text)))
+
+
+def not_collapsed(predicted: Sequence[str], reference: Sequence[str], min_share: float) -> Check:
+    """A label that is hardly ever predicted, or never rightly, means a model that has given up on it.
+
+    Args:
+        predicted: labels by the challenger [n].
+        reference: labels to be found [n]; one that does not occur here is not asked for.
+        min_share: smallest accepted ratio of a label's share in `predicted` to that in `reference`.
+    """
+    said, true = np.asarray(predicted), np.asarray(reference)
+    figures: dict[str, Figure] = {}
+    faults = []
+    for label in sorted(set(reference)):
+        share, expected = float((said == label).mean()), float((true == label).mean())
+        recall = float((said[true == label] == label).mean())
+        figures |= {f"share_{label}": share, f"expected_{label}": expected, f"recall_{label}": recall}
+        if share < min_share * expected or recall == 0:
+            faults.append(f"'{label}' is predicted for {share:.1%} of the texts where {expected:.1%} have it")
+    sentence = "every label is predicted about as often as it occurs"
+    if faults:
+        sentence = f"collapsed: {'; '.join(faults)} (register.min_predicted_share is {min_share})"
+    return Check("collapse", not faults, figures, sentence)
+
+
+def beats_tfidf(accuracy: float, tfidf: float, min_gain: float) -> Check:
+    """An encoder costs more than TF-IDF + logistic regression and has to be worth it."""
+    gain = accuracy - tfidf
+    passed = _at_least(gain, min_gain)
+    sentence = (
+        f"accuracy {accuracy:.3f} on validation against {tfidf:.3f} of TF-IDF: "
+        f"{gain:+.3f} where register.min_gain_over_tfidf asks for {min_gain:+.3f}"
+    )
+    return Check("tfidf", passed, {"accuracy": accuracy, "tfidf_accuracy": tfidf, "gain": gain}, sentence)
+
+
+def beats_champion(challenger: NDArray[np.bool_], champion: NDArray[np.bool_], version: str, min_gain: float) -> Check:
+    """Compare two models on the same texts.
+
+    The p-value is that of McNemar's exact test (a binomial test of the texts on which exactly one model is right;
+    McNemar 1947). The interval is a paired bootstrap: the counts of the four outcomes are drawn from a multinomial,
+    which is the same as drawing texts with replacement.
+
+    Args:
+        challenger: whether it is right [n].
+        champion: whether that is right [n], in the same order.
+        version: of the champion, for the sentence.
+        min_gain: smallest accepted difference in accuracy.
+    """
+    from scipy.stats import binomtest
+
+    gained, lost = int((challenger & ~champion).sum()), int((~challenger & champion).sum())
+    n = len(challenger)
+    difference = (gained - lost) / n
+    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    shares = np.array([gained, lost, n - gained - lost]) / n  # both right and both wrong count alike
+    draws = np.random.default_rng(_SEED).multinomial(n, shares, size=_RESAMPLES)
+    tail = 100 * (1 - _LEVEL) / 2
+    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, [tail, 100 - tail])
+    figures: dict[str, Figure] = {
+        "champion": version, "texts": n, "difference": difference, "low": float(low), "high": float(high),
+        "p_value": p_value, "only_challenger_right": gained, "only_champion_right": lost,
+    }  # fmt: skip
+    sentence = (
+        f"against champion v{version} on the same {n:,} texts: {difference:+.3f} [{low:+.3f}, {high:+.3f}], "
+        f"p = {p_value:.2g}, where register.min_gain_over_champion asks for {min_gain:+.3f}"
+    )
+    return Check("champion", _at_least(difference, min_gain), figures, sentence)
+
+
+def incomparable(version: str, reason: str) -> Check:
+    """A champion of another task, or one that can't be opened any more, can't be compared with."""
+    sentence = (
+        f"can't be compared with champion v{version}: {reason}. Promote by hand (`llambert promote --force`), "
+        "or give register.model_name another name"
+    )
+    return Check("champion", False, {"champion": version}, sentence)
+
+
+def no_champion() -> Check:
+    """The first version has nobody to beat."""
+    return Check("champion", True, {"champion": None}, "there is no champion yet")
+
+
+def _at_least(gain: float, minimum: float) -> bool:
+    return gain >= minimum - 1e-9  # 0.85 - 0.80 is a little less than 0.05
+
+
+def key(*parts: object) -> str:
+    """Hash of JSON-able content, by which runs and verdicts are found again."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested block as `outer.inner: value`, with values as MLflow takes them (at most 500 characters)."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = str(value)[:500]
+    return found
+
+
+def figures(evaluation: dict[str, Any], candidate: str) -> dict[str, float]:
+    """All numbers that metrics/evaluate.json has on a candidate: `test.accuracy`, `test.accuracy_low`, ..."""
+    found: dict[str, float] = {}
+    for name in ("validation", "test", "held_out"):
+        block = (evaluation.get(name) or {}).get("candidates", {}).get(candidate, {})
+        for metric, value in block.items():
+            if isinstance(value, dict) and "value" in value:
+                found[f"{name}.{metric}"] = value["value"]
+                found |= {f"{name}.{metric}_{side}": value[side] for side in ("low", "high") if side in value}
+            elif isinstance(value, int | float):
+                found[f"{name}.{metric}"] = value
+    return {metric: float(value) for metric, value in found.items() if value is not None}
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, int]]:
+    """Learning curves as (metric, value, step). Phases get a name of their own, for each counts its steps anew."""
+    return [
+        (f"{entry['phase']}.{metric}", float(entry[metric]), int(entry["step"]))
+        for entry in history
+        for metric in ("train_loss", "validation_loss", "validation_accuracy")
+        if entry.get(metric) is not None
+    ]

@@ -1,0 +1,184 @@
+"""From metrics and rows to the content of report.html: the verdict, the three numbers, tables, plots and examples."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import plotting, scoring
+from pipeline.artifacts import Prediction
+from pipeline.costing import Usage, costs
+from pipeline.params import Params
+from pipeline.parsing import softmax
+
+Interval = Mapping[str, float]
+AGREEMENT = "agreement with held-out LLM labels"
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """One of the three numbers; `measured` is None where nothing is known."""
+
+    name: str  # LLM, encoder or TF-IDF
+    detail: str
+    what: str  # accuracy, or AGREEMENT where there is no gold
+    measured: Interval | None
+
+    def __str__(self) -> str:
+        return f"{self.name:<8} {self.what} {interval(self.measured)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text on which two opinions differ."""
+
+    id: str
+    text: str
+    reference: str
+    llm: str | None
+    encoder: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the page shows besides figures."""
+
+    predictions: Sequence[Prediction]  # of the best candidate, on test, or held_out where there is no gold
+    texts: Mapping[str, str]  # of those
+    teacher: Mapping[str, str]  # the LLM's label of gold texts
+    rejected: Sequence[Mapping[str, str | None]]  # id, reason, answer, text
+    unusable: Sequence[Mapping[str, Any]]
+    candidates: Sequence[Mapping[str, Any]]  # candidate.json
+    provenance: Mapping[str, str]
+
+
+def interval(measured: Interval | None) -> str:
+    """As everything here shows it: 0.885 [0.840, 0.925]."""
+    return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**measured) if measured else "unknown"
+
+
+def headlines(evaluation: Mapping[str, Any], best: Mapping[str, Any], annotator: str) -> list[Headline]:
+    """The three numbers: accuracy on test gold, else agreement with the LLM under that name."""
+    test, held_out = evaluation["test"], evaluation["held_out"]["candidates"]
+    students = (("encoder", best["candidate"]), ("TF-IDF", best["tfidf"]))
+    if test is None:
+        found = [Headline(name, c, AGREEMENT, held_out[c]["agreement_with_llm"]) for name, c in students]
+        return [Headline("LLM", annotator, "accuracy", None), *found]
+    found = [Headline(name, c, "accuracy", test["candidates"][c]["accuracy"]) for name, c in students]
+    teacher = test["teacher"]
+    return [Headline("LLM", annotator, "accuracy", teacher["accuracy"] if teacher else None), *found]
+
+
+def verdict(three: Sequence[Headline]) -> str:
+    """The first sentence that a reader wants."""
+    llm, encoder, tfidf = (headline.measured for headline in three)
+    if encoder is None or tfidf is None:
+        raise ValueError("encoder and TF-IDF are always measured. This is a bug.")
+    share = f"{encoder['value']:.1%}"
+    if three[1].what == AGREEMENT:
+        return f"Accuracy is unknown: no gold. The encoder agrees with the LLM on {share} of held-out texts."
+    if llm is None:
+        return f"The encoder is right on {share} of the gold texts; the LLM was not asked about them."
+    return f"The encoder is {_compare(encoder, llm)} the LLM that taught it and {_compare(encoder, tfidf)} TF-IDF."
+
+
+def _compare(ours: Interval, theirs: Interval) -> str:
+    if ours["value"] > theirs["high"]:
+        return "better than"
+    return "worse than" if ours["value"] < theirs["low"] else "not measurably different from"
+
+
+def examples(rows: Rows, labels: Sequence[str], temperature: float) -> list[Example]:
+    """Every evaluated text with all opinions of it, the encoder's surest first."""
+    found = []
+    for prediction in rows.predictions:
+        probabilities = softmax(np.array([prediction.logits]) / temperature)[0]
+        said = labels[int(probabilities.argmax())]
+        llm = prediction.reference if prediction.set == "held_out" else rows.teacher.get(prediction.id)
+        text = rows.texts[prediction.id]
+        found.append(Example(prediction.id, text, prediction.reference, llm, said, float(probabilities.max())))
+    return sorted(found, key=lambda example: -example.confidence)
+
+
+def disagreements(all_: Iterable[Example], gold: bool, limit: int) -> dict[str, list[Example]]:
+    """Title -> examples: who is wrong about what."""
+    if not gold:
+        return {"The encoder contradicts the LLM": [e for e in all_ if e.encoder != e.reference][:limit]}
+    wrong = [e for e in all_ if e.encoder != e.reference or e.llm not in (None, e.reference)]
+    groups = {
+        "The encoder is wrong where the LLM was right": [e for e in wrong if e.llm == e.reference],
+        "The encoder is right where the LLM was wrong": [e for e in wrong if e.encoder == e.reference],
+        "Both are wrong": [e for e in wrong if e.encoder != e.reference and e.llm not in (None, e.reference)],
+        "The encoder is wrong, and the LLM gave no answer": [e for e in wrong if e.llm is None],
+    }
+    return {title: found[:limit] for title, found in groups.items() if found}
+
+
+def plots(
+    all_: Sequence[Example], rows: Rows, params: Params, stages: Mapping[str, Any], best: Mapping[str, Any]
+) -> dict[str, str]:
+    """Title -> SVG."""
+    labels, evaluation = params.task.names, stages["evaluate"]
+    logits = np.array([prediction.logits for prediction in rows.predictions])
+    reference = np.array([labels.index(prediction.reference) for prediction in rows.predictions])
+    raw, calibrated = softmax(logits), softmax(logits / best["temperature"])
+    right = calibrated.argmax(axis=1) == reference
+    actual = "gold" if evaluation["test"] else "LLM"
+    history = next(c["history"] for c in rows.candidates if c["candidate"] == best["candidate"])
+    groups = {"LLM's labels": stages["parse"]["shares"], "corpus": stages["label"]["shares"]}
+    if evaluation["test"]:
+        groups["gold (test)"] = {name: float((reference == i).mean()) for i, name in enumerate(labels)}
+    curves = {
+        "before": scoring.reliability(raw, reference),
+        "after temperature": scoring.reliability(calibrated, reference),
+    }
+    return {
+        "All candidates, with intervals": plotting.intervals(_measured(evaluation), _what(evaluation)),
+        f"Confusion of the encoder ({actual} against predicted)": plotting.confusion(
+            [e.reference for e in all_], [e.encoder for e in all_], labels
+        ),
+        "Is its confidence to be believed?": plotting.reliability(curves),
+        "What abstaining would buy": plotting.coverage(calibrated.max(axis=1), right),
+        "How it learnt": plotting.learning(history),
+        "Shares of the labels": plotting.shares(groups, labels),
+    }
+
+
+def _what(evaluation: Mapping[str, Any]) -> str:
+    return "accuracy on test gold" if evaluation["test"] else AGREEMENT
+
+
+def _measured(evaluation: Mapping[str, Any]) -> dict[str, Interval]:
+    if (test := evaluation["test"]) is None:
+        return {name: c["agreement_with_llm"] for name, c in evaluation["held_out"]["candidates"].items()}
+    found = {name: c["accuracy"] for name, c in test["candidates"].items()}
+    return found | ({"LLM": test["teacher"]["accuracy"]} if test["teacher"] else {})
+
+
+def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+    """Everything that report.html.j2 names.
+
+    Args:
+        params: of the run.
+        stages: stage -> its metrics.
+        best: data/best.json.
+        rows: what is shown besides figures.
+    """
+    three = headlines(stages["evaluate"], best, stages["annotate"]["model"])
+    all_ = examples(rows, params.task.names, best["temperature"])
+    annotate, train_s = stages["annotate"], sum(c["seconds"] for c in rows.candidates)
+    tokens = annotate["prompt_tokens"] + annotate["answer_tokens"]
+    label = stages["label"]
+    usage = Usage(annotate["requests"], tokens, annotate["seconds"], train_s, label["seconds"], label["rows"])
+    gold = stages["evaluate"]["test"] is not None
+    validated = stages["evaluate"]["validation"]["candidates"]
+    return {
+        "params": params, "stages": stages, "best": best, "rows": rows, "gold": gold,
+        "headlines": three, "verdict": verdict(three), "usage": usage, "costs": costs(usage, params.report),
+        "plots": plots(all_, rows, params, stages, best),
+        "trained_on": sum(next(c["texts"] for c in rows.candidates if c["candidate"] == best["candidate"]).values()),
+        "disagreements": disagreements(all_, gold, params.report.examples),
+        "candidates": sorted(rows.candidates, key=lambda c: -validated[c["candidate"]]["accuracy"]),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""One module a stage: reads artifacts, calls a pure module, writes artifacts."""

@@ -1,0 +1,95 @@
+"""What is written beside a model and beside its labels: strict, frozen, and checked when read back."""
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PrecisionName = Literal["fp32", "int8", "fp16"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """Strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Precision(Frozen):
+    """One ONNX graph and how far it is from torch in fp32 on real texts."""
+
+    files: dict[str, Sha256]  # `<precision>.onnx`, and its external weights where a graph exceeds 2 GB
+    bytes: Count
+    flips: Share  # texts whose label differs
+    max_difference: Annotated[float, Field(ge=0)]  # of logits
+
+
+class Manifest(Frozen):
+    """Everything that gives a label besides the text. `model_hash` covers all of it; an edited manifest is refused."""
+
+    candidate: str
+    labels: Annotated[list[str], Field(min_length=2)]  # the order of every probability vector
+    max_tokens: Annotated[int, Field(gt=2)]
+    truncation: Literal["head", "head_tail"]
+    pad_id: Count
+    temperature: Annotated[float, Field(gt=0)]  # logits are divided by it
+    tokenizer: Sha256
+    golden: Sha256
+    precisions: Annotated[dict[PrecisionName, Precision], Field(min_length=1)]
+    parity_texts: Count
+    created_with: dict[str, str]  # library -> version
+    model_hash: Sha256 = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sealed(cls, values: object) -> object:
+        if isinstance(values, dict) and "model_hash" not in values:
+            return {**values, "model_hash": _hash(values)}
+        return values
+
+    @model_validator(mode="after")
+    def _untouched(self) -> Self:
+        if self.model_hash != _hash(self.model_dump()):
+            raise ValueError("model_hash does not fit the rest: the manifest was edited")
+        return self
+
+
+class Part(Frozen):
+    """A labelled shard: what went in, what gave the labels, what came out. Beside it as `part-<shard>.json`."""
+
+    shard: Count
+    input: Sha256  # of ids and texts
+    model_hash: Sha256
+    precision: PrecisionName
+    min_confidence: Share
+    file: Sha256  # of the Parquet file
+    rows: Count
+    tokens: Count  # real ones, without padding
+    abstained: Count
+    counts: dict[str, Count]  # label -> rows
+    seconds: Annotated[float, Field(ge=0)]  # that the labelling took
+
+
+class Labelled(Frozen):
+    """`manifest.json` of a labelled corpus; it is there only while the directory is complete."""
+
+    labels: list[str]
+    model_hash: Sha256
+    precision: PrecisionName
+    min_confidence: Share
+    rows: Count
+    abstained: Count
+    counts: dict[str, Count]
+    parts: dict[str, Sha256]  # file name -> hash of the file
+
+
+def _hash(values: dict[str, object]) -> str:
+    """Hash of the fields that decide about labels; figures, versions and golden texts may differ."""
+    precisions = values["precisions"]
+    files = {name: p.files if isinstance(p, Precision) else p["files"] for name, p in precisions.items()}  # type: ignore[attr-defined]
+    names = ("labels", "max_tokens", "truncation", "pad_id", "tokenizer")
+    decisive = {name: values[name] for name in names} | {"files": files, "temperature": float(values["temperature"])}  # type: ignore[arg-type]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,72 @@
+"""Text to token ids, cut to the model's length: the one way for training, export and labelling."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from serving.errors import UserError
+
+Truncation = Literal["head", "head_tail"]
+_CHARS_PER_TOKEN = 16  # generous: English has 4 to 5
+_MARGIN_TOKENS = 16  # tokens that a cut through the text may change beside it
+
+
+class TextTokenizer:
+    """Token ids of texts, special tokens included, at most `max_tokens` of them.
+
+    `head` keeps the first tokens; `head_tail` keeps the first half of the room and the last half (Sun et al. 2019,
+    arXiv 1905.05583), the odd one in front. Special tokens are those of the tokenizer's own post-processor.
+    """
+
+    def __init__(self, file: Path, max_tokens: int, truncation: Truncation) -> None:
+        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer.no_truncation()  # files saved by transformers may have both baked in
+        self._tokenizer.no_padding()
+        special = self._tokenizer.encode("a").special_tokens_mask
+        self._before = special.index(0)  # special tokens in front of a text
+        self._after = special[::-1].index(0)
+        room = max_tokens - self._before - self._after
+        if room < 1:
+            raise UserError(f"max_tokens {max_tokens} leaves no room for text beside the special tokens: raise it")
+        self._tail = room // 2 if truncation == "head_tail" else 0
+        self._head = room - self._tail
+
+    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Ids of each text. An empty text has special tokens only."""
+        encodings = self._tokenizer.encode_batch_fast([self._shortened(text) for text in texts])
+        return [self._cut(np.array(encoding.ids, dtype=np.int64)) for encoding in encodings]
+
+    def _cut(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        if len(ids) <= self._before + self._head + self._tail + self._after:
+            return ids
+        end = len(ids) - self._after
+        return np.concatenate([ids[: self._before + self._head], ids[end - self._tail : end], ids[end:]])
+
+    def _shortened(self, text: str) -> str:
+        """Drop the middle of a text of a megabyte before it is tokenized; the ids that are kept stay the same.
+
+        Texts are cut at white space, beyond which no tokenizer of an encoder looks, and only where both pieces have
+        more tokens than are kept of them. Otherwise (few spaces, very long words) the pieces are doubled.
+        """
+        chars = _CHARS_PER_TOKEN * (self._head + self._tail)
+        while 2 * chars < len(text):
+            front, back = _without_last_word(text[:chars]), _without_first_word(text[-chars:]) if self._tail else ""
+            if self._enough(front, self._head) and (not self._tail or self._enough(back, self._tail)):
+                return f"{front} {back}"
+            chars *= 2
+        return text
+
+    def _enough(self, piece: str, tokens: int) -> bool:
+        return len(self._tokenizer.encode(piece, add_special_tokens=False)) > tokens + _MARGIN_TOKENS
+
+
+def _without_last_word(piece: str) -> str:
+    return "".join(piece.rsplit(maxsplit=1)[:1])
+
+
+def _without_first_word(piece: str) -> str:
+    return "".join(piece.split(maxsplit=1)[1:])

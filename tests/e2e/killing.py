@@ -1,0 +1,111 @@
+"""kill -9 at random moments: a stage is killed and run again until it ends; its artifacts must be those of a calm run.
+
+python tests/e2e/killing.py PROJECT STAGE... [--kills 20]
+"""
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from flow_project import environment
+
+TIMING = {"seconds", "texts_per_s", "spent_s"}  # keys of metrics that a clock decides
+ARTIFACTS = {
+    "annotate": ["data/responses.parquet"],
+    "train minilm-llm-1": ["models/minilm-llm-1"],
+    "label": ["labels"],
+}
+BEFORE = {
+    "annotate": [".llambert/responses.sqlite", ".llambert/responses.sqlite-wal", ".llambert/responses.sqlite-shm"]
+}
+
+
+def kill_until_done(project: Path, stage: str, kills: int, seed: int) -> dict[str, str]:
+    """Run a stage, killing it `kills` times at random moments of a calm run's length; return its artifacts' hashes."""
+    command = [sys.executable, "-m", "pipeline", *stage.split()]
+    calm = tempfile.mkdtemp()
+    shutil.copytree(project, calm, symlinks=True, dirs_exist_ok=True)
+    clear(Path(calm), stage)
+    start = time.monotonic()
+    subprocess.run(command, cwd=calm, env=environment(), check=True, capture_output=True)
+    length, wanted = time.monotonic() - start, fingerprint(Path(calm), stage)
+    clear(project, stage)
+    moments = random.Random(seed)
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=project, env=environment(), stderr=subprocess.DEVNULL)
+        try:
+            process.wait(moments.uniform(0.2, length))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    subprocess.run(command, cwd=project, env=environment(), check=True, capture_output=True)
+    shutil.rmtree(calm)
+    found = fingerprint(project, stage)
+    different = {name for name in wanted | found if wanted.get(name) != found.get(name)}
+    if different:
+        raise SystemExit(f"{stage}: {sorted(different)} differ after {kills} kills")
+    return found
+
+
+def clear(project: Path, stage: str) -> None:
+    """Take away what the stage made, as if it had never run."""
+    for name in ARTIFACTS[stage] + BEFORE.get(stage, []):
+        path = project / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def fingerprint(project: Path, stage: str) -> dict[str, str]:
+    """File -> hash, times left out."""
+    files = [
+        f
+        for name in ARTIFACTS[stage]
+        for f in ([project / name] if (project / name).is_file() else (project / name).rglob("*"))
+    ]
+    return {str(file.relative_to(project)): _hash(file) for file in files if file.is_file()}
+
+
+def _hash(file: Path) -> str:
+    if file.name == "responses.parquet":
+        import pyarrow.parquet as pq
+
+        content = json.dumps(pq.read_table(file).drop_columns(["seconds"]).to_pylist()).encode()
+    elif file.suffix == ".json":
+        content = json.dumps(_without_times(json.loads(file.read_text()))).encode()
+    else:
+        content = file.read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _without_times(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_times(inner) for key, inner in value.items() if key not in TIMING}
+    return [_without_times(inner) for inner in value] if isinstance(value, list) else value
+
+
+def answers(project: Path) -> int:
+    """Stored answers; their key is primary, so an answer that was paid for twice would have raised."""
+    with sqlite3.connect(project / ".llambert/responses.sqlite") as db:
+        return int(db.execute("SELECT count(*) FROM responses").fetchone()[0])
+
+
+def main() -> None:
+    """The long form of the test: 20 kills a stage."""
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
+    kills = int(sys.argv[sys.argv.index("--kills") + 1]) if "--kills" in sys.argv else 20
+    for stage in ARTIFACTS:
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = shutil.copytree(arguments[0], Path(scratch) / "project", symlinks=True)
+            found = kill_until_done(copy, stage, kills, seed=1)
+            print(f"{stage}: {kills} kills, {len(found)} files equal to a calm run's")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""dvc.yaml, the params type and the code describe the same pipeline. Without this a stale cache is silent."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import artifacts, dag, params
+
+ROOT = Path(__file__).parents[1]
+PROJECTS = [ROOT, *sorted(path.parent for path in (ROOT / "studies").glob("*/params.yaml"))]
+STAGES = YAML(typ="safe", pure=True).load(ROOT / "pipeline/template/dag.yaml")["stages"]
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_dvc_yaml_lists_every_module_that_a_stage_imports(project: Path) -> None:
+    code = os.path.relpath(ROOT, project)
+    wanted = dag.render(params.load(project / "params.yaml"), code)
+    assert (project / "dvc.yaml").read_text() == wanted, "run `make dag`"
+
+
+def test_every_stage_is_there_in_order() -> None:
+    names = ["ingest", "sample", "annotate", "parse", "train", "evaluate", "export", "register", "label", "report"]
+    assert list(STAGES) == names
+    assert sorted(path.stem for path in (ROOT / "pipeline/stages").glob("[a-z]*.py")) == sorted(names)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_blocks_of_params_that_it_reads(stage: str) -> None:
+    tree = ast.parse((ROOT / f"pipeline/stages/{stage}.py").read_text())
+    reads = {
+        node.attr.removesuffix("_")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    } & {name.removesuffix("_") for name in params.Params.model_fields}
+    declared = {entry.split(".")[0] for entry in STAGES[stage]["params"]}
+    assert reads <= declared
+
+
+def test_outs_are_named_artifacts() -> None:
+    values = vars(artifacts).values()
+    known = {str(value.path) for value in values if isinstance(value, artifacts.Table | artifacts.Json)}
+    known |= {str(value) for value in values if isinstance(value, Path)}
+    for stage, block in STAGES.items():
+        outs = [out if isinstance(out, str) else next(iter(out)) for out in block.get("outs", [])]
+        assert {out.split("/${")[0] for out in outs} <= known, stage
+
+
+def test_a_change_anywhere_below_a_stage_is_seen() -> None:
+    assert "serving/tokenizing.py" in dag.sources("pipeline.stages.train")  # imported by a module that train imports
+    assert "pipeline/report.html.j2" in dag.sources("pipeline.stages.report")  # named, not imported
+    assert "pipeline/registered_model.py" in dag.sources("pipeline.stages.register")
+    assert not any(name.startswith("pipeline/annotators") for name in dag.sources("pipeline.stages.parse"))
+
+
+def test_a_project_without_gold_does_not_depend_on_gold() -> None:
+    demo = params.load(ROOT / "params.yaml")
+    ingest = demo.ingest.model_copy(update={"gold_train": None, "gold_test": None})
+    text = dag.render(demo.model_copy(update={"ingest": ingest}))
+    assert "ingest.corpus.path" in text
+    assert "gold_t" not in text
+    assert "pipeline/" not in text.replace("python -m pipeline", "")

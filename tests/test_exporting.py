@@ -1,0 +1,125 @@
+"""The export is the trained model or it is not published."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+import toy_project
+from toy_model import LABELS, TEXTS, candidate, exported
+
+from pipeline import exporting, graphs, params
+from pipeline.artifacts import BEST, CORPUS, EXPORT, MODELS, Document, metrics
+from pipeline.errors import UserError
+from pipeline.params import Export
+from pipeline.stages import export
+from serving.engine import Engine
+from serving.models import open_directory
+from serving.schemas import Precision
+
+
+def test_the_manifest_says_what_the_files_are() -> None:
+    manifest = open_directory(exported(), "int8").manifest
+    assert (manifest.candidate, manifest.labels, manifest.max_tokens) == ("toy-llm-1", LABELS, 32)
+    assert (manifest.truncation, manifest.temperature, manifest.parity_texts) == ("head", 2.0, len(TEXTS))
+    assert manifest.precisions["fp32"].flips == 0
+    assert 0 < manifest.precisions["fp32"].max_difference < 1e-4
+    assert manifest.precisions["int8"].max_difference > manifest.precisions["fp32"].max_difference
+    assert manifest.precisions["int8"].bytes < manifest.precisions["fp32"].bytes / 2
+    assert {path.name for path in exported().iterdir()} == {
+        "manifest.json", "tokenizer.json", "golden.parquet", "fp32.onnx", "int8.onnx"
+    }  # fmt: skip
+
+
+def test_flips_are_the_share_of_texts_with_another_label() -> None:
+    labels = {name: Engine.open(exported(), name).logits(TEXTS).argmax(axis=1) for name in ("fp32", "int8")}
+    flips = open_directory(exported(), "int8").manifest.precisions["int8"].flips
+    assert flips == (labels["int8"] != labels["fp32"]).mean() > 0
+
+
+def test_golden_texts_are_real_and_have_probabilities_for_each_precision() -> None:
+    golden = pq.read_table(exported() / "golden.parquet").to_pydict()
+    assert golden["text"] == TEXTS[: exporting.GOLDEN_TEXTS]
+    for precision in ("fp32", "int8"):
+        np.testing.assert_allclose(
+            np.array(golden[precision]), Engine.open(exported(), precision).classify(golden["text"]), atol=1e-5
+        )
+
+
+def test_the_engine_gives_what_transformers_gives() -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    directory = exported().parent / "candidate"
+    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    tokenize = AutoTokenizer.from_pretrained(directory)
+    engine = Engine.open(exported(), "fp32")
+    for text in ["", "a fine film", "long " * 100]:
+        with torch.inference_mode():
+            theirs = model(**tokenize(text, truncation=True, max_length=32, return_tensors="pt")).logits.numpy()
+        np.testing.assert_allclose(engine.logits([text]), theirs, atol=1e-4)
+
+
+def test_a_model_beyond_the_limits_is_not_published_and_the_old_one_stays(tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    out.mkdir()
+    (out / "manifest.json").write_text("the old one")
+    limits = Export(precisions=["fp32"], max_difference=1e-12)
+    with pytest.raises(UserError, match=r"fp32 has a logit that is .* from torch's \(export.max_difference is 1e-12\)"):
+        exporting.export(candidate(tmp_path / "toy"), out, TEXTS[:4], limits, temperature=1.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "toy"]
+    assert (out / "manifest.json").read_text() == "the old one"
+
+
+def test_limits_name_each_precision_its_figure_and_what_to_do() -> None:
+    def entry(flips: float, difference: float) -> Precision:
+        return Precision(files={}, bytes=1, flips=flips, max_difference=difference)
+
+    limits = Export(max_flips=0.02, max_difference=1e-3)
+    exporting.check({"fp32": entry(0, 1e-3), "int8": entry(0.02, 0.5)}, limits)
+    with pytest.raises(UserError) as caught:
+        exporting.check({"fp32": entry(0, 0.5), "int8": entry(0.031, 0.5)}, limits)
+    assert str(caught.value) == (
+        "the exported model is not the trained one: int8 gives 3.10% of the texts another label (export.max_flips is "
+        "2.00%); fp32 has a logit that is 0.5 from torch's (export.max_difference is 0.001): drop the precision from "
+        "export.precisions (see label.precision too), or raise the limit"
+    )
+    with pytest.raises(UserError, match="int8 gives logits that are no numbers"):
+        exporting.check({"int8": entry(0, 0).model_copy(update={"max_difference": float("nan")})}, limits)
+
+
+def test_the_stage_measures_on_the_corpus_and_replaces_the_old_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = toy_project.PARAMS.replace("GAIN", "0").replace("label: {precision: fp32}", "label: {precision: int8}")
+    wanted = "export: {precisions: [int8, fp16], parity_texts: 30, max_flips: 1.0}"
+    Path("params.yaml").write_text(text.replace("export: {precisions: [fp32]}", wanted))
+    EXPORT.mkdir()
+    (EXPORT / "leftover").touch()
+    candidate(MODELS / "toy-llm-1", max_tokens=16, truncation="head_tail")
+    BEST.write({"candidate": "toy-llm-1", "temperature": 1})
+    CORPUS.write(Document(str(i), text, str(i)) for i, text in enumerate(TEXTS))
+    export.run(params.load())
+    assert {path.name for path in EXPORT.iterdir()} == {
+        "manifest.json", "tokenizer.json", "golden.parquet", "int8.onnx", "fp16.onnx"
+    }  # fmt: skip
+    assert not list(tmp_path.glob(".export*"))
+    figures = metrics("export").read()
+    assert (figures["candidate"], figures["texts"], set(figures["precisions"])) == ("toy-llm-1", 30, {"int8", "fp16"})
+    assert figures["precisions"]["fp16"]["max_difference"] < 0.05
+    fp16 = Engine.open(EXPORT, "fp16")
+    fp16.prove()
+    assert fp16.logits(["a fine film"]).dtype == np.float32
+    assert fp16.model_hash == figures["model_hash"] != open_directory(exported(), "fp32").manifest.model_hash
+
+
+def test_weights_beyond_the_protobuf_limit_stand_beside_the_graph(tmp_path: Path) -> None:
+    import onnx_ir
+
+    graph = onnx_ir.load(exported() / "fp32.onnx")
+    graphs.save(graph, tmp_path / "fp32.onnx", max_bytes=1000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fp32.onnx", "fp32.onnx.data"]
+    assert (tmp_path / "fp32.onnx").stat().st_size < 200_000
+    assert len(onnx.load(tmp_path / "fp32.onnx").graph.node) == len(onnx.load(exported() / "fp32.onnx").graph.node)

@@ -1,0 +1,137 @@
+"""What the report says, and that the page is one file in which texts are data."""
+
+import re
+from pathlib import Path
+
+import pytest
+import toy_project
+
+from pipeline import artifacts, plotting, reporting
+from pipeline.costing import Usage, costs
+from pipeline.params import Report
+from pipeline.reporting import Example, Headline
+from pipeline.stages import report
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def page(**options) -> str:
+    report.run(toy_project.write(**options))
+    return Path("report.html").read_text()
+
+
+def test_page_needs_nothing_but_itself():
+    html = page()
+    assert not re.search(r"https?://|@import|<link|<script|\ssrc=|url\((?!#)", html)
+    assert html.count("<svg ") == 6
+    assert "var(--first)" in html
+    assert "#0a0a0" not in html  # every colour of a plot has become a variable
+
+
+def test_texts_answers_and_params_are_data(monkeypatch):
+    html = page(weights={"good": -4.0, "fine": 4.0, "bad": -4.0, "dull": -4.0})
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; good film" in html
+    assert "Is it &lt;b&gt;good&lt;/b&gt;?" in html
+    assert "&lt;b&gt;who knows&lt;/b&gt;" in html
+    assert "<i>" not in html
+    svg = plotting.intervals({toy_project.HOSTILE: {"value": 0.5, "low": 0.4, "high": 0.6}}, "accuracy")
+    assert "<script" not in svg
+    assert "&lt;script&gt;" in svg
+
+
+def test_the_log_ends_with_three_numbers_and_the_path(caplog):
+    caplog.set_level("INFO", logger="llambert")
+    page()
+    assert caplog.messages[-4:] == [
+        "LLM      accuracy 0.800 [0.700, 0.900]",
+        "encoder  accuracy 0.800 [0.700, 0.900]",
+        "TF-IDF   accuracy 0.800 [0.700, 0.900]",
+        "report   report.html",
+    ]
+
+
+def test_without_gold_nothing_is_called_accuracy(caplog):
+    caplog.set_level("INFO", logger="llambert")
+    html = page(gold=False)
+    assert "No text labelled by people was there" in html
+    assert "Accuracy is unknown: no gold" in html
+    assert "encoder  agreement with held-out LLM labels 0.800 [0.700, 0.900]" in caplog.messages
+    assert "LLM      accuracy unknown" in caplog.messages
+
+
+def test_page_is_the_same_for_the_same_run():
+    assert page() == page()
+
+
+def test_gold_without_teacher_and_a_refused_version():
+    toy_project.write()
+    evaluation, gate = artifacts.metrics("evaluate"), artifacts.metrics("register")
+    evaluation.write(evaluation.read() | {"test": evaluation.read()["test"] | {"teacher": None}})
+    gate.write(gate.read() | {"promoted": False, "reasons": ["moved <by hand>"]})
+    from pipeline import params
+
+    report.run(params.load())
+    html = Path("report.html").read_text()
+    assert "the LLM was not asked about them" in html
+    assert "was not promoted" in html
+    assert "moved &lt;by hand&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(0.95, "better than"), (0.8, "not measurably different from"), (0.6, "worse than")]
+)
+def test_verdict(value, word):
+    ours = {"value": value, "low": value - 0.05, "high": value + 0.05}
+    theirs = {"value": 0.8, "low": 0.75, "high": 0.85}
+    three = [Headline("LLM", "m", "accuracy", theirs), Headline("encoder", "e", "accuracy", ours)]
+    assert f"The encoder is {word} the LLM" in reporting.verdict([*three, Headline("TF-IDF", "t", "accuracy", theirs)])
+
+
+def test_disagreements_are_told_apart():
+    opinions = [("a", "a", "a"), ("a", "a", "b"), ("a", "b", "a"), ("a", "b", "b"), ("a", None, "b"), ("a", None, "a")]
+    all_ = [Example(str(i), "t", gold, llm, encoder, 0.9) for i, (gold, llm, encoder) in enumerate(opinions)]
+    found = {title: [e.id for e in group] for title, group in reporting.disagreements(all_, True, 9).items()}
+    assert found == {
+        "The encoder is wrong where the LLM was right": ["1"],
+        "The encoder is right where the LLM was wrong": ["2"],
+        "Both are wrong": ["3"],
+        "The encoder is wrong, and the LLM gave no answer": ["4"],
+    }
+
+
+def test_costs_by_the_hour_and_by_the_token():
+    usage = Usage(requests=1000, tokens=500_000, annotate_s=3600, train_s=1800, label_s=360, rows=100_000)
+    here = costs(usage, Report(machine_per_hour=2.0))
+    assert (here.annotate, here.train, here.label) == pytest.approx((2.0, 1.0, 0.2))
+    assert here.total == pytest.approx(3.2)
+    assert here.everything_by_llm == pytest.approx(200.0)
+    assert here.everything_by_llm_s == pytest.approx(360_000)
+    assert here.break_even == 1502  # 3 / (0.002 - 0.000002)
+    api = costs(usage, Report(machine_per_hour=2.0, llm_per_million_tokens=10.0))
+    assert api.annotate == pytest.approx(5.0)
+    assert api.everything_by_llm == pytest.approx(500.0)
+
+
+def test_cost_of_recorded_answers_is_unknown():
+    recorded = costs(Usage(1000, 0, 0.0, 1800, 360, 100_000), Report(machine_per_hour=2.0))
+    assert recorded.annotate is None
+    assert recorded.everything_by_llm is None
+    assert recorded.total == pytest.approx(1.2)
+    dearer = costs(Usage(10, 0, 1.0, 1, 3600, 10), Report(machine_per_hour=2.0))
+    assert dearer.break_even is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, "unknown"), (3.04, "3.0 s"), (600, "10 min"), (7200, "2.0 h"), (864_000, "10 days")]
+)
+def test_durations(seconds, shown):
+    assert report.duration(seconds) == shown
+
+
+def test_many_labels_are_drawn():
+    labels = [f"label {i}" for i in range(30)]
+    svg = plotting.confusion(labels, labels[::-1], labels)
+    assert svg.count("label 7<") == 2
