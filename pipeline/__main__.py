@@ -10,6 +10,7 @@ from cyclopts import App
 
 import pipeline
 from pipeline.errors import UserError
+from serving.files import unwritable
 
 app = App(
     name="llambert",
@@ -166,6 +167,12 @@ def main() -> None:
         app()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except OSError as error:
+        refused = unwritable(error, Path(error.filename or "."))
+        if refused is None:
+            raise
+        sys.stderr.write(f"error: {refused}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command again to go on\n")

@@ -30,6 +30,7 @@ from serving.progress import Advance, progress
 from serving.tokenizing import TextTokenizer, Truncation
 
 _COMPLETE = "complete"  # a file written into a checkpoint when all its other files are there
+_CHECKPOINTS_KEPT = 3  # the best, the last, and the one being written
 _GROUPED_BATCHES = 50  # batches that are sorted by length together: little padding, still random
 
 
@@ -135,6 +136,7 @@ def fit(
     train, validation = (
         Tokens([ids.tolist() for ids in tokenize(e.texts)], e.targets) for e in (phase.train, phase.validation)
     )
+    _check_room(model, work)
     arguments = _arguments(params, len(train), seed, work)
     total = int(arguments.num_train_epochs * -(-len(train) // params.batch_size))
     with progress(f"train on {len(train):,} {phase.name} labels", total, "steps") as advance:
@@ -201,6 +203,16 @@ def logits(
             result[rows] = out.logits.double().cpu().numpy()
             advance(len(rows))
     return result
+
+
+def _check_room(model: Any, work: Path) -> None:  # noqa: ANN401
+    """Raise a UserError before hours of work where a full disk would end them: torch reports that as a crash."""
+    wanted = _CHECKPOINTS_KEPT * 3 * sum(parameter.nbytes for parameter in model.parameters())  # weights, two moments
+    work.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(work).free) < wanted:
+        raise UserError(
+            f"checkpoints want {wanted / 1e9:.1f} GB at {work}, {free / 1e9:.1f} GB are free: make room and run again"
+        )
 
 
 def _arguments(params: Transformer, texts: int, seed: int, work: Path) -> TrainingArguments:

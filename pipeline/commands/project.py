@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -49,16 +50,19 @@ def _version(directory: Path) -> None:
             raise UserError(f"`{' '.join(command)}` failed in {directory}: {done.stderr.strip()}")
         return done.stdout.strip()
 
+    def dvc(*arguments: str) -> None:
+        run(sys.executable, "-m", "dvc", *arguments)
+
     if shutil.which("git") is None:
-        run("dvc", "init", "--no-scm", "--quiet")
+        dvc("init", "--no-scm", "--quiet")
         return
     inside = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=directory, capture_output=True, check=False)
     if inside.returncode:
         run("git", "init", "--quiet")
     top = Path(run("git", "rev-parse", "--show-toplevel"))
     if not any((place / ".dvc").is_dir() for place in (directory.resolve(), top)):
-        run("dvc", "init", "--quiet", *([] if top == directory.resolve() else ["--subdir"]))
-    run("dvc", "config", "core.analytics", "false")
+        dvc("init", "--quiet", *([] if top == directory.resolve() else ["--subdir"]))
+    dvc("config", "core.analytics", "false")
 
 
 def check() -> str:

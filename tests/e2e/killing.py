@@ -8,7 +8,6 @@ import json
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -23,9 +22,8 @@ ARTIFACTS = {
     "train minilm-llm-1": ["models/minilm-llm-1"],
     "label": ["labels"],
 }
-BEFORE = {
-    "annotate": [".llambert/responses.sqlite", ".llambert/responses.sqlite-wal", ".llambert/responses.sqlite-shm"]
-}
+STORE = ".llambert/responses.sqlite"
+BEFORE = {"annotate": [STORE, f"{STORE}-wal", f"{STORE}-shm"]}
 
 
 def kill_until_done(project: Path, stage: str, kills: int, seed: int) -> dict[str, str]:
@@ -64,12 +62,9 @@ def clear(project: Path, stage: str) -> None:
 
 def fingerprint(project: Path, stage: str) -> dict[str, str]:
     """File -> hash, times left out."""
-    files = [
-        f
-        for name in ARTIFACTS[stage]
-        for f in ([project / name] if (project / name).is_file() else (project / name).rglob("*"))
-    ]
-    return {str(file.relative_to(project)): _hash(file) for file in files if file.is_file()}
+    paths = [project / name for name in ARTIFACTS[stage]]
+    files = [file for path in paths for file in [path, *path.rglob("*")] if file.is_file()]
+    return {str(file.relative_to(project)): _hash(file) for file in files}
 
 
 def _hash(file: Path) -> str:
@@ -88,12 +83,6 @@ def _without_times(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_times(inner) for key, inner in value.items() if key not in TIMING}
     return [_without_times(inner) for inner in value] if isinstance(value, list) else value
-
-
-def answers(project: Path) -> int:
-    """Stored answers; their key is primary, so an answer that was paid for twice would have raised."""
-    with sqlite3.connect(project / ".llambert/responses.sqlite") as db:
-        return int(db.execute("SELECT count(*) FROM responses").fetchone()[0])
 
 
 def main() -> None:
