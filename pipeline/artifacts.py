@@ -206,6 +206,7 @@ LABELLED = Path("labels")  # part-*.parquet, sidecars, manifest.json
 ERRORS = Path("data/errors.csv")
 PLOTS = Path("plots")
 REPORT = Path("report.html")
+SUMMARY = Json(Path("metrics.json"))  # the figures in short, for `dvc metrics`
 STATE = Path(".llambert")  # outlives DVC's outs: response store, checkpoints, converted weights, lock
 STORE = STATE / "responses.sqlite"
 CHECKPOINTS = STATE / "checkpoints"

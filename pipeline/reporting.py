@@ -71,6 +71,25 @@ def headlines(evaluation: Mapping[str, Any], best: Mapping[str, Any], annotator:
     return [Headline("LLM", annotator, "accuracy", teacher["accuracy"] if teacher else None), *found]
 
 
+def summary(stages: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures in short: a dozen columns that `dvc metrics diff` can show beside each other."""
+    three = headlines(stages["evaluate"], best, "")
+    test = stages["evaluate"]["test"]
+    encoder = test["candidates"][best["candidate"]] if test else {}
+    labelled = stages["label"]
+    return {
+        "accuracy" if test else "agreement": {h.name.lower(): h.measured["value"] for h in three if h.measured},
+        "encoder": {name: encoder[name]["value"] for name in ("macro_f1", "mcc") if encoder}
+        | ({"ece": encoder["ece_calibrated"]} if encoder else {}),
+        "sampled": stages["sample"]["sampled"],
+        "yield": stages["parse"]["yield"],
+        "flips": max(figures["flips"] for figures in stages["export"]["precisions"].values()),
+        "promoted": stages["register"]["promoted"],
+        "labelled": labelled["rows"],
+        "abstained": labelled["abstained"],
+    }
+
+
 def verdict(three: Sequence[Headline]) -> str:
     """The first sentence that a reader wants."""
     llm, encoder, tfidf = (headline.measured for headline in three)

@@ -1,6 +1,6 @@
 """Print a study's results as Markdown: accuracy on test gold by encoder and recipe, in percent.
 
-    python studies/table.py studies/umls
+python studies/table.py studies/umls
 """
 
 import json

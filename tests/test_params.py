@@ -96,7 +96,11 @@ CASES = [
     ),
     ("label__precision", "fp16", "params: label.precision 'fp16' is not among export.precisions"),
     ("report__machine_per_hour", -1, "report.machine_per_hour: Input should be greater than or equal to 0 (got -1)"),
-    ("register__model_name", "a/b", "register.model_name: String should match pattern '^[A-Za-z0-9][\\w.-]*$' (got 'a/b')"),
+    (
+        "register__model_name",
+        "a/b",
+        "register.model_name: String should match pattern '^[A-Za-z0-9][\\w.-]*$' (got 'a/b')",
+    ),
 ]  # fmt: skip
 
 

@@ -19,14 +19,15 @@ GOLDEN = {
     "Don't miss": "positive", "I'd say it is mixed (mixed).": "mixed", "bad, really bad": "negative",
     "It is not long. Positive": "positive", "No, it is bad": "negative", "Negative - I can't recommend it": "negative",
     # Rejected
-    "positive/negative": Reason.SEVERAL, "Neither positive nor negative": Reason.SEVERAL, "good, not bad": Reason.SEVERAL,
-    "positive\n\nReview: Dull.\nSentiment: negative": Reason.SEVERAL,
+    "positive/negative": Reason.SEVERAL, "Neither positive nor negative": Reason.SEVERAL,
+    "good, not bad": Reason.SEVERAL, "positive\n\nReview: Dull.\nSentiment: negative": Reason.SEVERAL,
     "not positive": Reason.NEGATED, "It isn’t good": Reason.NEGATED, "not a good film": Reason.NEGATED,
     "not at all good": Reason.NEGATED, "This can't be called positive": Reason.NEGATED, "Hardly bad.": Reason.NEGATED,
     "cannot be considered positive": Reason.NEGATED, "no good": Reason.NEGATED, "non-positive": Reason.NEGATED,
     "far from good": Reason.NEGATED, "never a very good idea": Reason.NEGATED, "good? Not good!": Reason.NEGATED,
-    "positively": Reason.NO_LABEL, "goodish and badly": Reason.NO_LABEL, "10": Reason.NO_LABEL, "neutral": Reason.NO_LABEL,
-    "I'm sorry, I can't help with that.": Reason.NO_LABEL, "?": Reason.NO_LABEL, "\U0001f44d": Reason.NO_LABEL,
+    "positively": Reason.NO_LABEL, "goodish and badly": Reason.NO_LABEL, "10": Reason.NO_LABEL,
+    "I'm sorry, I can't help with that.": Reason.NO_LABEL, "neutral": Reason.NO_LABEL, "?": Reason.NO_LABEL,
+    "\U0001f44d": Reason.NO_LABEL,
     "": Reason.EMPTY, " \n\t": Reason.EMPTY, "...": Reason.EMPTY, '""': Reason.EMPTY, None: Reason.MISSING,
 }  # fmt: skip
 

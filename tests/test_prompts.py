@@ -37,7 +37,8 @@ def test_answers_are_in_label_order_and_default_to_the_labels() -> None:
 
 
 CHANGES = [
-    {"style": "completion"}, {"system": ""}, {"user": "{text}\nAnswer: "}, {"user": "{text}\nAnswer:"}, {"examples": []},
+    {"style": "completion"}, {"system": ""}, {"user": "{text}\nAnswer: "},
+    {"user": "{text}\nAnswer:"}, {"examples": []},
     {"answers": {"bad": ["bad"], "good": ["good", "fine"]}},
 ]  # fmt: skip
 

@@ -89,7 +89,7 @@ def test_the_fingerprint_changes_with_each_input_and_with_nothing_else() -> None
         ("minilm", base[1], settings | {"labels": ["b", "a"]}),
         ("minilm", Phase("llm", Examples(["x", "Y"], a.targets), b), settings),
         ("minilm", Phase("llm", Examples(["y", "x"], a.targets), b), settings),
-        ("minilm", Phase("llm", Examples(a.texts, a.targets + [[1e-9, 0], [0, 0]]), b), settings),
+        ("minilm", Phase("llm", Examples(a.texts, np.add(a.targets, 1e-9)), b), settings),
         ("minilm", Phase("llm", a, Examples(["zz"], b.targets)), settings),
         ("minilm", Phase("llm", a, Examples(b.texts, 1 - b.targets + 1e-9)), settings),
         ("minilm", Phase("llm", b, a), settings),

@@ -174,12 +174,11 @@ class _Scorer:
         total = after_prompt[:, word[0]]
         if len(word) == 1:
             return total
-        before = cache.get_seq_length()
         ids = torch.tensor([word[:-1]], device=self.device).expand(len(total), -1)
         positions = ends[:, None] + torch.arange(ids.shape[1], device=self.device)
         mask = torch.cat([seen, torch.ones_like(ids, dtype=torch.bool)], dim=1)
         hidden = self._forward(ids, mask, positions, cache).last_hidden_state
-        cache.crop(before)
+        cache.crop(-ids.shape[1])
         following = torch.tensor([word[1:]], device=self.device).expand(len(total), -1)
         return total + self._log_softmax(hidden).gather(2, following[..., None]).sum(dim=(1, 2))
 

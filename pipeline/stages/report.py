@@ -1,4 +1,4 @@
-"""report: metrics + rows -> report.html, one page that needs nothing else."""
+"""report: metrics + rows -> report.html, one page that needs nothing else, and metrics.json, the figures in short."""
 
 import logging
 import platform
@@ -21,6 +21,7 @@ from pipeline.artifacts import (
     REPORT,
     RESPONSES,
     SAMPLE,
+    SUMMARY,
     TEACHER,
     UNUSABLE,
     Json,
@@ -42,6 +43,7 @@ def run(params: Params) -> None:
     content = reporting.content(params, stages, best, _rows(params, best["candidate"], gold))
     with replacing(REPORT) as temporary:
         temporary.write_text(render(content))
+    SUMMARY.write(reporting.summary(stages, best))
     for headline in content["headlines"]:
         log.info("%s", headline)
     if not gold:

@@ -17,7 +17,7 @@ STAGES = ["ingest", "sample", "annotate", "parse", "train", "evaluate", "export"
 def make(directory: Path, **changes: object) -> Path:
     """Initialise a project and fill it; `changes` are params by dotted key with __ for dots."""
     init(directory)
-    rows = {name: list(csv.DictReader((DEMO / f"{name}.csv").open())) for name in ("corpus", "gold_train", "gold_test")}
+    rows = {name: _read(DEMO / f"{name}.csv") for name in ("corpus", "gold_train", "gold_test")}
     gold = {row["id"] for name in ("gold_train", "gold_test") for row in rows[name]}
     rows["corpus"] = [row for row in rows["corpus"] if row["id"] not in gold][:140]
     rows["gold_train"], rows["gold_test"] = rows["gold_train"][:30], rows["gold_test"][:30]
@@ -39,6 +39,11 @@ def make(directory: Path, **changes: object) -> Path:
     }
     set_params(directory, settings | {key.replace("__", "."): value for key, value in changes.items()})
     return directory
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def set_params(directory: Path, values: dict[str, object]) -> None:
