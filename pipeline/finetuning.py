@@ -173,8 +173,8 @@ def load(start: str, labels: list[str], max_tokens: int) -> tuple[Any, Any]:
         raise UserError(f"encoder '{start}' can't be loaded: {' '.join(str(error).split())[:300]}") from error
     except RuntimeError as error:  # transformers has logged the shapes
         raise UserError(
-            f"encoder '{start}' has weights of other shapes than its config.json and {len(labels)} labels ask for: if it "
-            "is a classifier, give the encoder that it was made from"
+            f"encoder '{start}' has weights of other shapes than its config.json and {len(labels)} labels ask for: "
+            "if it is a classifier, give the encoder that it was made from"
         ) from error
     if set(tokenizer("a", add_special_tokens=False).input_ids) <= {tokenizer.unk_token_id}:
         raise UserError(f"encoder '{start}' has no vocabulary: its tokenizer.json is missing or of something else")

@@ -43,10 +43,16 @@ def test_golden_lines(answer: str | None, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "label"),
-    [("It is not spam.", "not spam"), ("This is spam", "spam"), ("not  SPAM", "not spam"), ("C++ it is", "C++")],
+    [
+        ("It is not spam.", "not spam"),
+        ("This is spam", "spam"),
+        ("not  SPAM", "not spam"),
+        ("C++ it is", "C++"),
+        ("Is it C?", "C"),
+    ],
 )
 def test_labels_that_hold_a_negation_each_other_or_signs(answer: str, label: str) -> None:
-    task = Task(name="t", criterion="?", labels={"spam": [], "not spam": [], "C++": []})
+    task = Task(name="t", criterion="?", labels={"spam": [], "not spam": [], "C": [], "C++": []})
     assert TextParser(task).parse(answer).label == label
 
 

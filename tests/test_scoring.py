@@ -104,15 +104,15 @@ def test_log_loss_is_that_of_scikit_learn() -> None:
 
 
 def test_calibration_by_hand() -> None:
-    # 15 bins: 0.61 and 0.65 share [0.600, 0.667), 0.99 and 1.0 the last; 0.55 is alone
-    sure = np.array([0.61, 0.65, 0.99, 1.0, 0.55])
+    # 15 bins: 0.61 and 0.65 share [0.600, 0.667), 0.99 and 1.0 the last; 0.68 is alone
+    sure = np.array([0.61, 0.65, 0.99, 1.0, 0.68])
     hits = np.array([1, 0, 1, 1, 0])
     probabilities = np.stack([sure, 1 - sure], axis=1)
     bins = scoring.reliability(probabilities, 1 - hits)
     assert [list(row.values()) for row in bins] == [
-        pytest.approx(row) for row in ([0.55, 0, 1], [0.63, 0.5, 2], [0.995, 1, 2])
+        pytest.approx(row) for row in ([0.63, 0.5, 2], [0.68, 0, 1], [0.995, 1, 2])
     ]
-    expected = (1 * 0.55 + 2 * 0.13 + 2 * 0.005) / 5
+    expected = (1 * 0.68 + 2 * 0.13 + 2 * 0.005) / 5
     assert scoring.expected_calibration_error(probabilities, 1 - hits) == pytest.approx(expected)
 
 
