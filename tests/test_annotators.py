@@ -20,7 +20,8 @@ from pipeline.responses import Answer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 TASK = Task(name="reviews", criterion="Is it good?", labels={"negative": [], "positive": []})
-ANSWERS = {"negative": [" bad", " not good at all"], "positive": [" good", " really very good"]}
+# All of several tokens: beside a likely word of one token, the rest of a sum would not show.
+ANSWERS = {"negative": [" not good at all", " not worth it"], "positive": [" really very good"]}
 COMPLETION = Prompt(
     style="completion", user="Review: {text}\nOverall, it was", answers=ANSWERS, examples=[
         {"text": "Dull.", "label": "negative"}, {"text": "A joy.", "label": "positive"}
@@ -114,8 +115,7 @@ def test_scores_are_those_of_plain_transformers(prompt: Prompt) -> None:
 
 def test_answers_of_several_tokens_are_really_there() -> None:
     tokenizer = plain()[1]
-    assert len(tokenizer(" not good at all").input_ids) == 4
-    assert scored(rendered(COMPLETION, "x"), ((" bad",), (" not good at all",)))[0] > -20
+    assert [len(tokenizer(word).input_ids) for words in ANSWERS.values() for word in words] == [4, 3, 3]
 
 
 def test_a_prompt_of_nothing_is_the_start_of_a_document_and_one_alone_needs_no_prefix(toy: str) -> None:
@@ -163,11 +163,11 @@ def test_a_resumed_run_computes_the_same_batches(toy: str) -> None:
     batches = list(annotator.answers(requests(texts), set()))
     assert len(batches) > 4
     assert sum(map(len, batches)) == len(set(texts))
-    for done in (1, 3, len(batches) - 1):
-        stored = {answer.key for batch in batches[:done] for answer in batch}
+    for done in (slice(1), slice(3), slice(len(batches) - 1), slice(1, None, 2)):
+        stored = {answer.key for batch in batches[done] for answer in batch}
         rest = list(annotator.answers(requests(texts), stored))
         assert [[(a.key, a.log_probabilities) for a in batch] for batch in rest] == [
-            [(a.key, a.log_probabilities) for a in batch] for batch in batches[done:]
+            [(a.key, a.log_probabilities) for a in batch] for batch in batches if batch not in batches[done]
         ]
 
 

@@ -46,6 +46,7 @@ def settings(**values: Any) -> Transformer:
 
 PHASE = Phase("llm", examples(53, 1), examples(20, 2))  # 7 steps an epoch, the last batch is not full
 NOISY = Phase("llm", examples(60, 1, 0.3), examples(30, 2, 0.3))  # overfits soon
+SMALL = examples(8, 1, 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,7 @@ def fit(encoder: Path, place: Path, params: Transformer, phase: Phase, seed: int
 RUNS = {
     "whole": (settings(evaluations_per_epoch=2, epochs=2), PHASE),
     "stops early": (settings(epochs=8, patience=2, learning_rate=1e-2), NOISY),
+    "a step an epoch": (settings(epochs=12, patience=2, learning_rate=3e-2), Phase("llm", SMALL, NOISY.validation)),
     "weighted": (settings(epochs=2, class_weights=True), NOISY),
 }
 
@@ -160,8 +162,9 @@ def test_class_weights_lift_the_rare_label(encoder: Path, tmp_path: Path) -> Non
 
 
 def test_training_stops_when_validation_gets_no_better(undisturbed: Undisturbed) -> None:
-    losses = [row["validation_loss"] for row in undisturbed["stops early"][1].curve]
-    assert len(losses) == int(np.argmin(losses)) + 1 + 2 < 8
+    for run in ("stops early", "a step an epoch"):
+        losses = [row["validation_loss"] for row in undisturbed[run][1].curve]
+        assert len(losses) == int(np.argmin(losses)) + 1 + 2 < RUNS[run][0].epochs
     assert [row["step"] for row in undisturbed["whole"][1].curve] == [3, 6, 9, 12, 14]
 
 

@@ -77,45 +77,43 @@ def _finetune(
     base, start = weights.identity(encoder.model), weights.encoder_directory(encoder.model)
     history: list[dict[str, Any]] = []
     seconds = 0.0
-    for last, phase in [(phase is phases[-1], phase) for phase in phases]:
+    for phase in phases:
         base = training.fingerprint(base, phase, settings)
         work = CHECKPOINTS / base
-        before = Json(work / "phase.json")
-        if not last and (sibling := _finished(f"{name}-llm-{seed}", base)):
-            start, curve, spent = sibling
-        elif before.path.exists():
-            start, curve, spent = str(work / "phase"), before.read()["history"], before.read()["seconds"]
-        else:
-            start, curve, spent = _phase(encoder, labels, start, phase, seed, work, built if last else work / "phase")
-            if not last:
-                before.write({"history": curve, "seconds": spent})
-        history += curve
-        seconds += spent
-    for path in CHECKPOINTS.glob(f"{base}*"):
-        shutil.rmtree(path)
+        done = Json(work / "phase.json")
+        sibling = _finished(f"{name}-llm-{seed}", base) if phase is not phases[-1] else None
+        if sibling is None and not done.path.exists():
+            done.write(_phase(encoder, labels, start, phase, seed, work))
+            for checkpoint in work.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        directory, result = sibling or (work / "model", done.read())
+        start = str(directory)
+        history += result["history"]
+        seconds += result["seconds"]
+    shutil.copytree(start, built, dirs_exist_ok=True)
+    shutil.rmtree(CHECKPOINTS / base)
     return {
         "fingerprint": base, "history": history, "seconds": seconds,
         "max_tokens": encoder.max_tokens, "truncation": encoder.truncation,
     }  # fmt: skip
 
 
-def _phase(
-    encoder: Transformer, labels: list[str], start: str, phase: Phase, seed: int, work: Path, target: Path
-) -> tuple[str, list[dict[str, Any]], float]:
+def _phase(encoder: Transformer, labels: list[str], start: str, phase: Phase, seed: int, work: Path) -> dict[str, Any]:
+    """Train a phase into `work`/model."""
     from pipeline import finetuning
 
     began = time.perf_counter()
-    curve = finetuning.fit(encoder, labels, start, phase, seed, work, target)
-    return str(target), curve, time.perf_counter() - began
+    history = finetuning.fit(encoder, labels, start, phase, seed, work, work / "model")
+    return {"history": history, "seconds": time.perf_counter() - began}
 
 
-def _finished(candidate: str, fingerprint: str) -> tuple[str, list[dict[str, Any]], float] | None:
+def _finished(candidate: str, fingerprint: str) -> tuple[Path, dict[str, Any]] | None:
     """The llm candidate of the same encoder and seed, if it is exactly the first phase that is needed."""
     path = MODELS / candidate / "candidate.json"
     if not path.exists() or (facts := Json(path).read())["fingerprint"] != fingerprint:
         return None
     log.info("train: starting from %s, which learned the same LLM labels", candidate)
-    return str(MODELS / candidate), facts["history"], facts["seconds"]
+    return MODELS / candidate, facts
 
 
 def _write_curve(candidate: str, history: list[dict[str, Any]]) -> None:
