@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Word = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
@@ -29,7 +30,7 @@ class Task(Block):
 
     name: Name
     criterion: Annotated[str, Field(min_length=1)]
-    labels: dict[str, list[str]]  # label -> other words that mean it (in answers and in gold files)
+    labels: dict[Word, list[Word]]  # label -> other words that mean it (in answers and in gold files)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -102,8 +103,8 @@ class Prompt(Block):
     system: str | None = None
     user: str
     examples: list[Example] = []
-    answers: dict[str, list[str]] | None = None
-    content_free: list[str] = ["", "N/A", "[MASK]"]
+    answers: dict[str, Annotated[list[Word], Field(min_length=1)]] | None = None
+    content_free: Annotated[list[str], Field(min_length=1)] = ["", "N/A", "[MASK]"]
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:
@@ -152,7 +153,7 @@ class Parse(Block):
     """From answers to labels. Calibration removes the LLM's preference for a label (arXiv 2309.17249, 2102.09690)."""
 
     calibration: Literal["none", "batch", "contextual"] = "none"
-    prior: dict[str, float] | None = None  # assumed share of each label in the corpus; uniform if null
+    prior: dict[str, Annotated[float, Field(ge=0)]] | None = None  # share of each label in the corpus; uniform if null
     min_confidence: Share = 0.0
     min_yield: Share = 0.5
 
@@ -190,6 +191,8 @@ class Tfidf(Block):
     def _features(self) -> Self:
         if self.words is None and self.chars is None:
             raise ValueError("give `words` or `chars`: n-gram ranges such as [1, 2]")
+        if any(lengths and lengths[0] > lengths[1] for lengths in (self.words, self.chars)):
+            raise ValueError("an n-gram range goes from the shorter to the longer: [1, 2]")
         return self
 
 
@@ -203,6 +206,13 @@ class Train(Block):
     recipes: Annotated[list[Literal["llm", "gold", "combined"]], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     gold_sampled_only: bool = False  # gold of exactly the texts that the LLM labelled (to compare the two)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for key, values in (("encoders", self.encoders), ("recipes", self.recipes), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"`{key}` names something twice: {values}")
+        return self
 
 
 class Evaluate(Block):
@@ -321,7 +331,10 @@ def load(path: Path = Path("params.yaml")) -> Params:
 def _problems(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"]) or "params"
+        path = problem["loc"]
+        if path[:1] == ("encoders",) or path[:2] == ("annotate", "annotator"):
+            path = path[:2] + path[3:]  # without the kind, which pydantic adds and the file does not have there
+        where = ".".join(map(str, path)) or "params"
         got = (
             "" if isinstance(problem["input"], dict) or problem["type"] == "missing" else f" (got {problem['input']!r})"
         )

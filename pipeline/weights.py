@@ -8,8 +8,6 @@ import json
 import logging
 import os
 import shutil
-import time
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -132,19 +130,8 @@ def _convert_gguf(source: Path, target: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-@cache
 def best_dtype(device: str) -> Any:  # noqa: ANN401 - a torch dtype
-    """bfloat16 on a GPU and where this processor multiplies it faster: three times here, half as fast there."""
+    """bfloat16 on a GPU, float32 elsewhere: processors that report bfloat16 multiply it slower as often as faster."""
     import torch
 
-    if device == "cuda":
-        return torch.bfloat16
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(768, 768, dtype=dtype)
-        matrix @ matrix
-        start = time.perf_counter()
-        for _ in range(8):
-            matrix @ matrix
-        seconds[dtype] = time.perf_counter() - start
-    return torch.bfloat16 if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else torch.float32
+    return torch.bfloat16 if device == "cuda" else torch.float32

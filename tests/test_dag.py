@@ -43,6 +43,7 @@ def test_outs_are_named_artifacts() -> None:
     values = vars(artifacts).values()
     known = {str(value.path) for value in values if isinstance(value, artifacts.Table | artifacts.Json)}
     known |= {str(value) for value in values if isinstance(value, Path)}
+    known |= {str(artifacts.metrics(stage).path) for stage in STAGES}
     for stage, block in STAGES.items():
         outs = [out if isinstance(out, str) else next(iter(out)) for out in block.get("outs", [])]
         assert {out.split("/${")[0] for out in outs} <= known, stage

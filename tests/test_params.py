@@ -53,6 +53,7 @@ CASES = [
     ("task__labels", {"good": []}, "task: at least two labels are needed (got ['good'])"),
     ("task__labels", {"good": [], "bad": ["Good"]}, "task: 'good' stands for both 'good' and 'bad'"),
     ("task__labels", {0: [], "one": []}, "task.labels.0.[key]: Input should be a valid string (got 0)"),
+    ("task__labels", {"good": [""], "bad": []}, "task.labels.good.0: String should have at least 1 character (got '')"),
     ("task__name", "../x", "task.name: String should match pattern '^[A-Za-z][A-Za-z0-9_]*$' (got '../x')"),
     ("annotate__prompt__user", "Is it?", "annotate.prompt: `{text}` must stand exactly once, in `user`"),
     ("annotate__prompt__user", "{text} {text}", "annotate.prompt: `{text}` must stand exactly once, in `user`"),
@@ -72,6 +73,16 @@ CASES = [
         {"positive": ["good"]},
         "params: annotate.prompt.answers must name each of ['negative', 'positive'] once",
     ),
+    (
+        "annotate__prompt__answers",
+        {"positive": [], "negative": [""]},
+        "annotate.prompt.answers.positive: List should have at least 1 item after validation, not 0 (got [])\n"
+        "annotate.prompt.answers.negative.0: String should have at least 1 character (got '')",
+    ),
+    ("annotate__annotator__model", 5, "annotate.annotator.model: Input should be a valid string (got 5)"),
+    ("encoders__mini__max_tokens", 1, "encoders.mini.max_tokens: Input should be greater than or equal to 8 (got 1)"),
+    ("encoders__tfidf__words", [2, 1], "encoders.tfidf: an n-gram range goes from the shorter to the longer: [1, 2]"),
+    ("train__seeds", [1, 2, 1], "train: `seeds` names something twice: [1, 2, 1]"),
     ("parse__prior", {"no": 1.0}, "params: parse.prior must give a share to each of ['negative', 'positive']"),
     ("parse__calibration", "bach", "parse.calibration: Input should be 'none', 'batch' or 'contextual' (got 'bach')"),
     (
@@ -106,7 +117,7 @@ CASES = [
 
 @pytest.mark.parametrize(("key", "value", "expected"), CASES)
 def test_each_problem_has_its_path_and_what_was_got(tmp_path: Path, key: str, value: object, expected: str) -> None:
-    assert problems(written(tmp_path / "params.yaml", **{key: value})) == [expected]
+    assert problems(written(tmp_path / "params.yaml", **{key: value})) == expected.split("\n")
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
