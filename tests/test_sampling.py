@@ -115,6 +115,8 @@ def test_nothing_to_sample_is_said_and_damages_nothing(tmp_path: Path, monkeypat
     sample.run(params())
     before = SAMPLE.path.read_bytes()
     GOLD.write([gold(1, "test")])
-    with pytest.raises(UserError, match=r"only 1 of the 2 texts in data/corpus.parquet .*sample.size is 600.*gold"):
+    with pytest.raises(
+        UserError, match=rf"only 1 of the 2 texts in data/corpus.parquet .*sample.size is {params().sample.size}.*gold"
+    ):
         sample.run(params())
     assert SAMPLE.path.read_bytes() == before
