@@ -1,0 +1,36 @@
+"""The order in which DVC trains candidates changes nothing: `llm` and `combined` share a phase, whoever is first."""
+
+from pathlib import Path
+
+import pytest
+from test_finetuning import LABELS, PHASE, encoder, examples, settings
+
+from pipeline.artifacts import MODELS, Json
+from pipeline.stages import train
+from pipeline.training import Phase
+
+PHASES = {"llm": [PHASE], "combined": [PHASE, Phase("gold", examples(16, 3), examples(8, 4))]}
+__all__ = ["encoder"]  # the fixture
+
+
+def trained(order: list[str], start: Path) -> dict[str, bytes]:
+    for recipe in order:
+        built = MODELS / f"tiny-{recipe}-1"
+        built.mkdir(parents=True)
+        facts = train._finetune(settings(model=str(start), epochs=2), LABELS, PHASES[recipe], "tiny", 1, built)
+        Json(built / "candidate.json").write(facts)
+    return {recipe: (MODELS / f"tiny-{recipe}-1" / "model.safetensors").read_bytes() for recipe in order}
+
+
+def test_a_shared_phase_gives_the_same_models_in_either_order(
+    encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = []
+    for order in (["llm", "combined"], ["combined", "llm"]):
+        (tmp_path / order[0]).mkdir()
+        monkeypatch.chdir(tmp_path / order[0])
+        weights.append(trained(order, encoder))
+    assert weights[0] == weights[1]
+    assert weights[0]["llm"] != weights[0]["combined"]
