@@ -70,7 +70,10 @@ def summary(
     return {
         "best": chosen.name,
         "validation": _validation(candidates, sets["validation"]),
-        "test": _test(candidates, sets, teacher, labels, params) if "test" in sets else None,
+        "test": _test(candidates, sets, teacher, labels, params)
+        | {"paired": _paired(chosen, best(candidates, "tfidf", sets["validation"]), sets["test"], teacher, params)}
+        if "test" in sets
+        else None,
         "held_out": {
             "texts": len(sets["held_out"]),
             "candidates": {
@@ -118,6 +121,19 @@ def _test(
         "majority_class_rate": float(np.bincount(test.labels).max() / len(test)),
         "teacher": {"texts": int(answered.sum())} | _measured(judged, labels, params) if answered.any() else None,
         "candidates": scores,
+    }
+
+
+def _paired(
+    chosen: Candidate, tfidf: Candidate, test: Reference, teacher: Mapping[str, int], params: Evaluate
+) -> dict[str, dict[str, float] | None]:
+    """How much the best candidate gains over the LLM and over TF-IDF on the same texts."""
+    right = chosen.logits["test"].argmax(axis=1) == test.labels
+    answered = np.array([id_ in teacher for id_ in test.ids])
+    taught = np.array([teacher.get(id_) == label for id_, label in zip(test.ids, test.labels, strict=True)])
+    return {
+        "over_llm": scoring.paired(right[answered], taught[answered], params) if answered.any() else None,
+        "over_tfidf": scoring.paired(right, tfidf.logits["test"].argmax(axis=1) == test.labels, params),
     }
 
 

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import scoring
+from pipeline.params import Evaluate
+
 Figure = float | int | str | None
-_RESAMPLES, _LEVEL, _SEED = 10_000, 0.95, 0
+_RESAMPLING = Evaluate(resamples=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,7 @@ def beats_tfidf(accuracy: float, tfidf: float, min_gain: float) -> Check:
 
 
 def beats_champion(challenger: NDArray[np.bool_], champion: NDArray[np.bool_], version: str, min_gain: float) -> Check:
-    """Compare two models on the same texts.
-
-    The p-value is that of McNemar's exact test (a binomial test of the texts on which exactly one model is right;
-    McNemar 1947). The interval is a paired bootstrap: the counts of the four outcomes are drawn from a multinomial,
-    which is the same as drawing texts with replacement.
+    """Compare two models on the same texts, in pairs.
 
     Args:
         challenger: whether it is right [n].
@@ -99,19 +98,12 @@ def beats_champion(challenger: NDArray[np.bool_], champion: NDArray[np.bool_], v
         version: of the champion, for the sentence.
         min_gain: smallest accepted difference in accuracy.
     """
-    from scipy.stats import binomtest
-
-    gained, lost = int((challenger & ~champion).sum()), int((~challenger & champion).sum())
     n = len(challenger)
-    difference = (gained - lost) / n
-    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    shares = np.array([gained, lost, n - gained - lost]) / n  # both right and both wrong count alike
-    draws = np.random.default_rng(_SEED).multinomial(n, shares, size=_RESAMPLES)
-    tail = 100 * (1 - _LEVEL) / 2
-    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, [tail, 100 - tail])
+    found = scoring.paired(challenger, champion, _RESAMPLING)
+    difference, low, high, p_value = (found[name] for name in ("value", "low", "high", "p_value"))
     figures: dict[str, Figure] = {
-        "champion": version, "texts": n, "difference": difference, "low": float(low), "high": float(high),
-        "p_value": p_value, "only_challenger_right": gained, "only_champion_right": lost,
+        "champion": version, "texts": n, "difference": difference, "low": low, "high": high,
+        "p_value": p_value, "only_challenger_right": found["only_ours"], "only_champion_right": found["only_theirs"],
     }  # fmt: skip
     sentence = (
         f"against champion v{version} on the same {n:,} texts: {difference:+.3f} [{low:+.3f}, {high:+.3f}], "

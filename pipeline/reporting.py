@@ -90,23 +90,30 @@ def summary(stages: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def verdict(three: Sequence[Headline]) -> str:
-    """The first sentence that a reader wants."""
-    llm, encoder, tfidf = (headline.measured for headline in three)
-    if encoder is None or tfidf is None:
-        raise ValueError("encoder and TF-IDF are always measured. This is a bug.")
+def verdict(three: Sequence[Headline], paired: Mapping[str, Interval | None]) -> str:
+    """The first sentence that a reader wants.
+
+    Args:
+        three: the three numbers.
+        paired: over_llm and over_tfidf, the encoder's gains on the same texts; empty where there is no test gold.
+    """
+    encoder = three[1].measured
+    if encoder is None:
+        raise ValueError("the encoder is always measured. This is a bug.")
     share = f"{encoder['value']:.1%}"
     if three[1].what == AGREEMENT:
         return f"Accuracy is unknown: no gold. The encoder agrees with the LLM on {share} of held-out texts."
-    if llm is None:
+    over_llm, over_tfidf = paired["over_llm"], paired["over_tfidf"]
+    if over_llm is None or over_tfidf is None:
         return f"The encoder is right on {share} of the gold texts; the LLM was not asked about them."
-    return f"The encoder is {_compare(encoder, llm)} the LLM that taught it and {_compare(encoder, tfidf)} TF-IDF."
+    return f"The encoder is {_gain(over_llm)} the LLM that taught it and {_gain(over_tfidf)} TF-IDF."
 
 
-def _compare(ours: Interval, theirs: Interval) -> str:
-    if ours["value"] > theirs["high"]:
-        return "better than"
-    return "worse than" if ours["value"] < theirs["low"] else "not measurably different from"
+def _gain(difference: Interval) -> str:
+    figures = "({value:+.3f} [{low:+.3f}, {high:+.3f}])".format(**difference)
+    if difference["low"] <= 0 <= difference["high"]:
+        return f"not measurably different {figures} from"
+    return f"better {figures} than" if difference["low"] > 0 else f"worse {figures} than"
 
 
 def examples(rows: Rows, labels: Sequence[str], temperature: float) -> list[Example]:
@@ -192,10 +199,11 @@ def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], 
     label = stages["label"]
     usage = Usage(annotate["requests"], tokens, annotate["seconds"], train_s, label["seconds"], label["rows"])
     gold = stages["evaluate"]["test"] is not None
+    paired = stages["evaluate"]["test"]["paired"] if gold else {}
     validated = stages["evaluate"]["validation"]["candidates"]
     return {
         "params": params, "stages": stages, "best": best, "rows": rows, "gold": gold,
-        "headlines": three, "verdict": verdict(three), "usage": usage, "costs": costs(usage, params.report),
+        "headlines": three, "verdict": verdict(three, paired), "usage": usage, "costs": costs(usage, params.report),
         "plots": plots(all_, rows, params, stages, best),
         "trained_on": sum(next(c["texts"] for c in rows.candidates if c["candidate"] == best["candidate"]).values()),
         "disagreements": disagreements(all_, gold, params.report.examples),

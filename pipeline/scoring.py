@@ -15,6 +15,7 @@ from pipeline.parsing import softmax
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 _ECE_BINS = 15
 
 
@@ -55,6 +56,32 @@ def intervals(counts: Ints, params: Evaluate) -> dict[str, dict[str, float]]:
         low, high = np.quantile(resampled[name], [tail, 1 - tail])
         result[name] = {"value": float(value), "low": float(low), "high": float(high)}
     return result
+
+
+def paired(ours: Bools, theirs: Bools, params: Evaluate) -> dict[str, float]:
+    """Difference in accuracy of two labellers on the same texts, with what makes it believable.
+
+    Args:
+        ours: whether it is right (texts,).
+        theirs: whether that is right, in the same order.
+        params: resamples and level of the percentile bootstrap over texts.
+
+    Returns:
+        value, low and high of ours minus theirs; p_value of McNemar's exact test (McNemar 1947: a binomial test of the
+        texts on which one alone is right); only_ours and only_theirs, the numbers of those.
+    """
+    from scipy.stats import binomtest
+
+    gained, lost, n = int((ours & ~theirs).sum()), int((~ours & theirs).sum()), len(ours)
+    shares = np.array([gained, lost, n - gained - lost]) / n  # both right and both wrong count alike
+    draws = np.random.default_rng(params.seed).multinomial(n, shares, size=params.resamples)
+    tail = (1 - params.confidence_level) / 2
+    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [tail, 1 - tail])
+    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return {
+        "value": (gained - lost) / n, "low": float(low), "high": float(high), "p_value": p_value,
+        "only_ours": gained, "only_theirs": lost,
+    }  # fmt: skip
 
 
 def per_class(counts: Ints, labels: Sequence[str]) -> dict[str, dict[str, float]]:

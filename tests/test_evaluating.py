@@ -93,6 +93,17 @@ def test_the_teacher_is_measured_on_what_it_answered() -> None:
     assert agreement == pytest.approx({"mini-llm-1": 2 / 3, "mini-llm-2": 1 / 3, "tfidf-llm-1": 2 / 3})
 
 
+def test_the_best_is_compared_text_by_text_with_llm_and_tfidf() -> None:
+    found = summary()
+    chosen = next(c for c in CANDIDATES if c.name == found["best"])
+    right = chosen.logits["test"].argmax(axis=1) == SETS["test"].labels
+    answered = [i for i, id_ in enumerate(SETS["test"].ids) if id_ in TEACHER]
+    gain = np.mean([float(right[i]) - (TEACHER[SETS["test"].ids[i]] == SETS["test"].labels[i]) for i in answered])
+    assert found["test"]["paired"]["over_llm"]["value"] == pytest.approx(gain)
+    assert found["test"]["paired"]["over_tfidf"]["only_ours"] >= 0
+    assert summary(teacher={"elsewhere": 1})["test"]["paired"]["over_llm"] is None
+
+
 def test_a_teacher_who_answered_nothing_has_no_figures() -> None:
     found = summary(teacher={"elsewhere": 1})["test"]
     assert found["teacher"] is None

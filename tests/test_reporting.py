@@ -69,7 +69,10 @@ def test_page_is_the_same_for_the_same_run():
 def test_gold_without_teacher_and_a_refused_version():
     toy_project.write()
     evaluation, gate = artifacts.metrics("evaluate"), artifacts.metrics("register")
-    evaluation.write(evaluation.read() | {"test": evaluation.read()["test"] | {"teacher": None}})
+    test = evaluation.read()["test"]
+    evaluation.write(
+        evaluation.read() | {"test": test | {"teacher": None, "paired": test["paired"] | {"over_llm": None}}}
+    )
     gate.write(gate.read() | {"promoted": False, "reasons": ["moved <by hand>"]})
     from pipeline import params
 
@@ -81,13 +84,21 @@ def test_gold_without_teacher_and_a_refused_version():
 
 
 @pytest.mark.parametrize(
-    ("value", "word"), [(0.95, "better than"), (0.8, "not measurably different from"), (0.6, "worse than")]
+    ("gain", "said"),
+    [
+        (0.06, "better (+0.060 [+0.010, +0.110]) than"),
+        (0.05, "not measurably different (+0.050 [+0.000, +0.100]) from"),
+        (-0.04, "not measurably different (-0.040 [-0.090, +0.010]) from"),
+        (-0.1, "worse (-0.100 [-0.150, -0.050]) than"),
+    ],
 )
-def test_verdict(value, word):
-    ours = {"value": value, "low": value - 0.05, "high": value + 0.05}
-    theirs = {"value": 0.8, "low": 0.75, "high": 0.85}
-    three = [Headline("LLM", "m", "accuracy", theirs), Headline("encoder", "e", "accuracy", ours)]
-    assert f"The encoder is {word} the LLM" in reporting.verdict([*three, Headline("TF-IDF", "t", "accuracy", theirs)])
+def test_verdict_is_that_of_the_paired_difference(gain, said):
+    measured = {"value": 0.8, "low": 0.75, "high": 0.85}
+    three = [Headline(name, "m", "accuracy", measured) for name in ("LLM", "encoder", "TF-IDF")]
+    difference = {"value": gain, "low": round(gain - 0.05, 3), "high": round(gain + 0.05, 3)}
+    sentence = reporting.verdict(three, {"over_llm": difference, "over_tfidf": {"value": 0, "low": 0, "high": 0}})
+    assert f"The encoder is {said} the LLM" in sentence
+    assert sentence.endswith("and not measurably different (+0.000 [+0.000, +0.000]) from TF-IDF.")
 
 
 def test_disagreements_are_told_apart():

@@ -35,6 +35,20 @@ def test_rates_are_those_of_scikit_learn(labels: int, texts: int) -> None:
         assert list(row.values()) == pytest.approx([precision[i], recall[i], support[i]])
 
 
+def test_a_paired_difference_is_surer_than_two_intervals() -> None:
+    theirs = np.array([True] * 190 + [False] * 10)
+    ours = np.array([True] * 184 + [False] * 6 + [False] * 10)
+    found = scoring.paired(ours, theirs, Evaluate())
+    assert (found["only_ours"], found["only_theirs"], found["value"]) == (0, 6, pytest.approx(-0.03))
+    assert found["p_value"] == pytest.approx(2 * 0.5**6)
+    assert found["high"] < 0  # though the two accuracies' own intervals overlap
+    assert found["low"] == pytest.approx(-0.055, abs=0.01)
+    drawn_ = np.random.default_rng(0).integers(200, size=(2000, 200))  # the loop that anyone can read
+    low, high = np.quantile([ours[i].mean() - theirs[i].mean() for i in drawn_], [0.025, 0.975])
+    assert (found["low"], found["high"]) == (pytest.approx(low, abs=0.011), pytest.approx(high, abs=0.011))
+    assert scoring.paired(ours, ours, Evaluate())["p_value"] == 1
+
+
 def test_labels_that_are_never_there_or_never_predicted_count_as_zero() -> None:
     counts = np.array([[0, 0, 0], [0, 8, 0], [0, 2, 0]])  # nobody is 0, everyone is called 1
     rates = scoring.rates(counts)

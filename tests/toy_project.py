@@ -142,6 +142,10 @@ def _figures(gold: bool, tfidf: float) -> None:
     score = rates | {"ece": 0.1, "ece_calibrated": 0.05, "temperature": 1.0, "agreement_with_teacher": 0.9}
     names, reference = ["mini-llm-1", "tfidf-llm-1"], "gold" if gold else "llm"
     test = {"texts": 40, "majority_class_rate": 0.5, "teacher": {"texts": 40, **rates}}
+    test["paired"] = {
+        "over_llm": {"value": 0.0, "low": -0.05, "high": 0.05},
+        "over_tfidf": {"value": 0.1, "low": 0.01, "high": 0.2},
+    }
     evaluation = {
         "best": names[0],
         "validation": {

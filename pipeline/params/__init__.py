@@ -1,0 +1,123 @@
+"""params.yaml as a frozen type: one block per stage, unknown keys refused, every problem reported at once.
+
+error: params.yaml is not valid:
+  sample.size: Input should be greater than 0 (got 0)
+  sample.sed: Extra inputs are not permitted (got 20240321)
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.errors import UserError
+from pipeline.params.annotation import Annotate, Example, LocalAnnotator, Parse, Prompt, RecordedAnnotator, RecordedFile
+from pipeline.params.base import Block, Name
+from pipeline.params.data import GoldSource, Ingest, Sample, Source, Task
+from pipeline.params.delivery import Export, LabelParams, Register, Report
+from pipeline.params.training import Encoder, Evaluate, Tfidf, Train, Transformer
+
+__all__ = [
+    "Annotate",
+    "Encoder",
+    "Evaluate",
+    "Example",
+    "Export",
+    "GoldSource",
+    "Ingest",
+    "LabelParams",
+    "LocalAnnotator",
+    "Params",
+    "Parse",
+    "Prompt",
+    "RecordedAnnotator",
+    "RecordedFile",
+    "Register",
+    "Report",
+    "Sample",
+    "Source",
+    "Task",
+    "Tfidf",
+    "Train",
+    "Transformer",
+    "load",
+]
+
+
+class Params(Block):
+    """The whole file."""
+
+    task: Task
+    ingest: Ingest
+    sample: Sample
+    annotate: Annotate
+    parse: Parse
+    encoders: dict[Name, Encoder]
+    train: Train
+    evaluate: Evaluate
+    register_: Register = Field(alias="register")
+    export: Export
+    label: LabelParams
+    report: Report
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        labels = set(self.task.labels)
+        if self.annotate.prompt.answers is not None and set(self.annotate.prompt.answers) != labels:
+            raise ValueError(f"annotate.prompt.answers must name each of {sorted(labels)} once")
+        if unknown := {example.label for example in self.annotate.prompt.examples} - labels:
+            raise ValueError(f"annotate.prompt.examples use labels that task.labels does not have: {sorted(unknown)}")
+        if self.parse.prior is not None and set(self.parse.prior) != labels:
+            raise ValueError(f"parse.prior must give a share to each of {sorted(labels)}")
+        if unknown := set(self.train.encoders) - set(self.encoders):
+            raise ValueError(f"train.encoders names {sorted(unknown)}, which the block `encoders` does not define")
+        if not any(self.encoders[name].kind == "tfidf" for name in self.train.encoders):
+            raise ValueError("train.encoders needs the tfidf candidate: it is what an encoder has to beat")
+        if not any(self.encoders[name].kind == "transformer" for name in self.train.encoders):
+            raise ValueError("train.encoders needs at least one encoder of kind transformer: the engine runs no other")
+        if self.ingest.gold_train is None and (needs := {"gold", "combined"} & set(self.train.recipes)):
+            raise ValueError(f"train.recipes {sorted(needs)} need ingest.gold_train; without gold use [llm]")
+        if self.label.precision not in self.export.precisions:
+            raise ValueError(f"label.precision '{self.label.precision}' is not among export.precisions")
+        return self
+
+    @property
+    def candidates(self) -> list[str]:
+        """Names of all candidates, in the order of the DAG's matrix."""
+        train = self.train
+        return [f"{e}-{r}-{s}" for e in train.encoders for r in train.recipes for s in train.seeds]
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a params file (YAML 1.2, as DVC reads it).
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has keys or values that don't fit; all of them are named.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not path.is_file():
+        raise UserError(f"{path.absolute()} does not exist: go to a project directory, or make one (`llambert init`)")
+    try:
+        values = YAML(typ="safe", pure=True).load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path} is not valid:\n{_problems(error)}") from None
+
+
+def _problems(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = problem["loc"]
+        if path[:1] == ("encoders",) or path[:2] == ("annotate", "annotator"):
+            path = path[:2] + path[3:]  # without the kind, which pydantic adds and the file does not have there
+        where = ".".join(map(str, path)) or "params"
+        got = (
+            "" if isinstance(problem["input"], dict) or problem["type"] == "missing" else f" (got {problem['input']!r})"
+        )
+        lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')}{got}")
+    return "\n".join(lines)
