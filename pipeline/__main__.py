@@ -109,6 +109,54 @@ def results() -> None:
     _say(project.results())
 
 
+@app.command(group="Projects")
+def plan() -> None:
+    """Say what the LLM and the encoder will cost in requests, tokens, money and time, before anything is paid."""
+    from pipeline.commands import plan as commands
+
+    _say(commands.plan())
+
+
+responses = App(name="responses", help="Show the LLM's stored answers: counts, cost, failures.", group="Projects")
+app.command(responses)
+
+
+@responses.default
+def show_responses() -> None:
+    """Show counts, tokens, cost and failures for each model."""
+    from pipeline.commands import responses as commands
+
+    _say(commands.show())
+
+
+@responses.command(name="export")
+def export_responses(file: Path) -> None:
+    """Write all stored answers to a file, for others to import.
+
+    Parameters
+    ----------
+    file
+        Ends in .parquet or .jsonl.
+    """
+    from pipeline.commands import responses as commands
+
+    _say(commands.export(file))
+
+
+@responses.command(name="import")
+def import_responses(file: Path) -> None:
+    """Add exported answers to the store, so that nobody pays for them again; what is there is kept.
+
+    Parameters
+    ----------
+    file
+        Ends in .parquet or .jsonl.
+    """
+    from pipeline.commands import responses as commands
+
+    _say(commands.import_(file))
+
+
 @app.command(group="Models")
 def models() -> None:
     """List the registered versions: aliases, accuracy, and what the gate said."""

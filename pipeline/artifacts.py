@@ -69,6 +69,18 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What an annotator is asked, in the order in which it is asked."""
+
+    id: str
+    text: str
+    purpose: str  # sample, gold or content_free
+    label: str | None  # the true one, of gold
+    variant: str | None  # JSON: order of the labels, and examples, where they differ from text to text
+    key: str  # of the answer in the response store
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """What an annotator answered to one text. Its `key` finds it in the response store."""
 
@@ -84,7 +96,9 @@ class Response:
     prompt_tokens: int
     answer_tokens: int
     seconds: float
-    cut: bool  # the text did not fit and lost its middle
+    cut: bool  # the text did not fit and lost its end, or its middle
+    error: str | None  # of a request that failed: "kind: what was seen"
+    variant: str | None  # as in Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +223,7 @@ REPORT = Path("report.html")
 SUMMARY = Json(Path("metrics.json"))  # the figures in short, for `dvc metrics`
 STATE = Path(".llambert")  # outlives DVC's outs: response store, checkpoints, converted weights, lock
 STORE = STATE / "responses.sqlite"
+QUESTIONS = Table(STATE / "questions.parquet", Question)
 CHECKPOINTS = STATE / "checkpoints"
 
 

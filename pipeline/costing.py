@@ -1,9 +1,124 @@
 """What labels cost: prices times seconds or tokens, and the same for labelling everything with the LLM."""
 
 import math
+import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from pipeline.params import Report
+from pipeline.errors import UserError
+from pipeline.params import Endpoint, OpenAIAnnotator, Params, Price
+from pipeline.params.base import Block
+from pipeline.spending import Prices
+
+_TABLE = "prices.yaml"
+_ENDPOINTS = ("openai", "openai_batch")
+_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+
+
+class PriceTable(Block):
+    """prices.yaml: list prices of one date."""
+
+    as_of: str
+    currency: str
+    batch_discount: float
+    models: dict[str, list[float]]  # name -> prompt, answer; per million tokens
+
+
+@cache
+def table() -> PriceTable:
+    """The list prices that come with the package."""
+    from ruamel.yaml import YAML
+
+    return PriceTable.model_validate(YAML(typ="safe", pure=True).load(Path(__file__).with_name(_TABLE)))
+
+
+def prices(params: Params) -> Prices:
+    """What the annotator costs: tokens of an endpoint, time of this machine otherwise; recorded answers are free.
+
+    Raises:
+        UserError: a price or a limit is set that this annotator can't have.
+    """
+    annotator, price = params.annotate.annotator, params.annotate.price
+    if price.per_hour is not None and isinstance(annotator, Endpoint):
+        raise UserError(
+            "annotate.price.per_hour is for an LLM that runs on this machine; for an endpoint set "
+            "prompt_per_million and answer_per_million"
+        )
+    if params.annotate.budget.money is not None and isinstance(annotator, Endpoint) and (why := unpriced(params)):
+        raise UserError(f"annotate.budget.money can't be kept: {why}")
+    return of_model(params, annotator.kind, annotator.model)
+
+
+def is_priced(params: Params, kind: str, model: str | None) -> bool:
+    """Whether the prices of answers that a model gave by an annotator of some kind are known."""
+    price = _own(params, kind, model)
+    given = price.prompt_per_million is not None and price.answer_per_million is not None
+    return kind not in _ENDPOINTS or given or _listed(params, kind, model) is not None
+
+
+def of_model(params: Params, kind: str | None, model: str | None) -> Prices:
+    """Prices of answers that a model gave by an annotator of some kind; annotate.price holds for its own."""
+    if kind is None or kind == "recorded":
+        return Prices()
+    price, endpoint = _own(params, kind, model), kind in _ENDPOINTS
+    prompt, answer = (_listed(params, kind, model) if endpoint else None) or (0.0, 0.0)
+    per_hour = params.report.machine_per_hour if price.per_hour is None else price.per_hour
+    return Prices(
+        prompt if price.prompt_per_million is None else price.prompt_per_million,
+        answer if price.answer_per_million is None else price.answer_per_million,
+        0.0 if endpoint else per_hour,
+    )
+
+
+def unpriced(params: Params) -> str | None:
+    """Why nobody knows what the annotator costs, or None."""
+    annotator = params.annotate.annotator
+    if annotator.kind == "recorded":
+        return "the LLM's answers were recorded elsewhere: what they cost is not known here"
+    if is_priced(params, annotator.kind, annotator.model):
+        return None
+    return f"the price of {annotator.model} in {params.report.currency} is unknown: set annotate.price"
+
+
+def origin(params: Params) -> str:
+    """Where the prices come from, as a person reads it."""
+    price, currency = prices(params), params.report.currency
+    parts = []
+    if price.prompt_per_million or price.answer_per_million:
+        own = params.annotate.price
+        set_ = own.prompt_per_million is not None and own.answer_per_million is not None
+        listed = params.annotate.annotator.kind in _ENDPOINTS and not set_
+        source = f" (list prices of {table().as_of}: check yours)" if listed else ""
+        tokens = f"{price.prompt_per_million:g} and {price.answer_per_million:g} {currency}"
+        parts.append(f"{tokens} for a million tokens of prompts and answers{source}")
+    here = params.report.machine_per_hour
+    if price.per_hour and price.per_hour != here:
+        parts.append(f"{price.per_hour:g} {currency} for an hour of the LLM's machine")
+    return "; ".join([*parts, f"{here:g} {currency} for an hour of this machine"])
+
+
+def _own(params: Params, kind: str, model: str | None) -> Price:
+    """annotate.price where it is meant for this model."""
+    annotator = params.annotate.annotator
+    same = kind == annotator.kind and (model == annotator.model or kind not in _ENDPOINTS)
+    return params.annotate.price if same else Price()
+
+
+def _listed(params: Params, kind: str, model: str | None) -> tuple[float, float] | None:
+    """Prompt and answer per million tokens, where the table has the model and its currency is the report's."""
+    name = model or ""
+    found = table().models.get(name) or table().models.get(_DATE.sub("", name))
+    if found is None or table().currency != params.report.currency:
+        return None
+    discount = table().batch_discount if kind == "openai_batch" else 0.0
+    return found[0] * (1 - discount), found[1] * (1 - discount)
+
+
+def by_the_clock(params: Params, seconds: float) -> float:
+    """Seconds of many answers, by the clock: an endpoint's requests wait beside each other."""
+    annotator = params.annotate.annotator
+    return seconds / annotator.max_concurrency if isinstance(annotator, OpenAIAnnotator) else seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +127,8 @@ class Usage:
 
     requests: int  # texts that the LLM was asked about
     tokens: int  # of the LLM, prompts and answers
-    annotate_s: float
+    money: float | None  # for the LLM; None where nobody knows
+    annotate_s: float  # by the clock
     train_s: float  # all candidates together
     label_s: float
     rows: int  # texts that the encoder labelled
@@ -20,13 +136,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """In the currency of the params; None where the answers were recorded and nobody knows what they cost."""
+    """In the currency of the params; None where nobody knows what the LLM's answers cost."""
 
     annotate: float | None
     train: float
     label: float
     everything_by_llm: float | None  # all `rows`, at what an answer has cost
-    everything_by_llm_s: float | None  # likewise in seconds of this machine
+    everything_by_llm_s: float | None  # likewise in seconds by the clock
     break_even: int | None  # texts from which on the encoder's way is the cheaper one
 
     @property
@@ -35,25 +151,31 @@ class Costs:
         return (self.annotate or 0.0) + self.train + self.label
 
 
-def costs(usage: Usage, prices: Report) -> Costs:
-    """Price a run."""
-    per_second = prices.machine_per_hour / 3600
+def costs(usage: Usage, machine_per_hour: float) -> Costs:
+    """Price a run; training and labelling at what an hour of this machine costs."""
+    per_second = machine_per_hour / 3600
     train, label = usage.train_s * per_second, usage.label_s * per_second
-    annotate: float | None = None
-    if prices.llm_per_million_tokens is not None and usage.tokens:
-        annotate = usage.tokens / 1e6 * prices.llm_per_million_tokens
-    elif prices.llm_per_million_tokens is None and usage.annotate_s:
-        annotate = usage.annotate_s * per_second
-    if annotate is None or not usage.requests:
-        return Costs(annotate, train, label, None, None, None)
-    by_llm = annotate / usage.requests
+    if usage.money is None or not usage.requests:
+        return Costs(usage.money, train, label, None, None, None)
+    by_llm = usage.money / usage.requests
     by_encoder = label / usage.rows if usage.rows else 0.0
     saved = by_llm - by_encoder
     return Costs(
-        annotate,
+        usage.money,
         train,
         label,
         everything_by_llm=by_llm * usage.rows,
         everything_by_llm_s=usage.annotate_s / usage.requests * usage.rows if usage.annotate_s else None,
-        break_even=math.ceil((annotate + train) / saved) if saved > 0 else None,
+        break_even=math.ceil((usage.money + train) / saved) if saved > 0 else None,
     )
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days"

@@ -53,7 +53,7 @@ def accuracy(logits: Floats, reference: Ints) -> float:
 def summary(
     candidates: Sequence[Candidate],
     sets: Mapping[str, Reference],
-    teacher: Mapping[str, int],
+    teacher: Mapping[str, Sequence[float]],
     labels: Sequence[str],
     params: Evaluate,
 ) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def summary(
     Args:
         candidates: all of them.
         sets: validation and held_out, and test where there is gold for it.
-        teacher: the LLM's label (index) of gold texts it answered, by id.
+        teacher: the LLM's probabilities (in label order) of gold texts that it answered, by id.
         labels: in order.
         params: resamples and level.
     """
@@ -97,13 +97,14 @@ def _validation(candidates: Sequence[Candidate], reference: Reference) -> dict[s
 def _test(
     candidates: Sequence[Candidate],
     sets: Mapping[str, Reference],
-    teacher: Mapping[str, int],
+    teacher: Mapping[str, Sequence[float]],
     labels: Sequence[str],
     params: Evaluate,
 ) -> dict[str, Any]:
     test, size = sets["test"], len(labels)
     answered = np.array([id_ in teacher for id_ in test.ids])
-    answers = np.array([teacher.get(id_, 0) for id_ in test.ids])
+    sure = np.array([teacher.get(id_, [0.0] * size) for id_ in test.ids])
+    answers = sure.argmax(axis=1)
     scores = {}
     for c in candidates:
         logits = c.logits["test"]
@@ -115,22 +116,33 @@ def _test(
             "temperature": temperature,
             "agreement_with_teacher": float((predicted == answers)[answered].mean()) if answered.any() else None,
         }
-    judged = scoring.confusion(test.labels[answered], answers[answered], size)
     return {
         "texts": len(test),
         "majority_class_rate": float(np.bincount(test.labels).max() / len(test)),
-        "teacher": {"texts": int(answered.sum())} | _measured(judged, labels, params) if answered.any() else None,
+        "teacher": _teacher(sure[answered], test.labels[answered], labels, params) if answered.any() else None,
         "candidates": scores,
     }
 
 
+def _teacher(sure: Floats, reference: Ints, labels: Sequence[str], params: Evaluate) -> dict[str, Any]:
+    """How good the LLM is, and whether its confidence is to be believed: `by_confidence` has a row for each bin."""
+    counts = scoring.confusion(reference, sure.argmax(axis=1), len(labels))
+    return {
+        "texts": len(reference),
+        "ece": scoring.expected_calibration_error(sure, reference),
+        "by_confidence": scoring.reliability(sure, reference),
+    } | _measured(counts, labels, params)
+
+
 def _paired(
-    chosen: Candidate, tfidf: Candidate, test: Reference, teacher: Mapping[str, int], params: Evaluate
+    chosen: Candidate, tfidf: Candidate, test: Reference, teacher: Mapping[str, Sequence[float]], params: Evaluate
 ) -> dict[str, dict[str, float] | None]:
     """How much the best candidate gains over the LLM and over TF-IDF on the same texts."""
     right = chosen.logits["test"].argmax(axis=1) == test.labels
     answered = np.array([id_ in teacher for id_ in test.ids])
-    taught = np.array([teacher.get(id_) == label for id_, label in zip(test.ids, test.labels, strict=True)])
+    taught = np.array(
+        [id_ in teacher and np.argmax(teacher[id_]) == label for id_, label in zip(test.ids, test.labels, strict=True)]
+    )
     return {
         "over_llm": scoring.paired(right[answered], taught[answered], params) if answered.any() else None,
         "over_tfidf": scoring.paired(right, tfidf.logits["test"].argmax(axis=1) == test.labels, params),

@@ -1,6 +1,5 @@
 """From answers to labels: log-probabilities or text become a label with a confidence, or a rejection with a reason."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,24 +7,26 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import answers
 from pipeline.params import Parse, Task
 
 Floats = npt.NDArray[np.float64]
-_AROUND = "'\"`.*_! "  # what may stand around an answer that is nothing but a label
-# In front of a label, at most three words away. Better an answer rejected than a label that says the contrary.
-_NEGATION = re.compile(
-    r"(?:\b(?:not|never|neither|nor|hardly|cannot|without|far from)|n't)\s+(?:\w+\s+){0,3}$|\b(?:no\s+|non-)$"
-)
 
 
 class Reason(StrEnum):
     """Why an answer gave no label."""
 
     MISSING = "no answer"
+    FAILED = "request failed"
+    FILTERED = "stopped by a content filter"
     EMPTY = "empty answer"
+    CUT = "answer cut off"
+    REFUSED = "refusal"
+    NO_FINAL = "reasoning without a final answer"
     NO_LABEL = "no label named"
     SEVERAL = "several labels named"
     NEGATED = "label negated"
+    MENTIONED = "label only asked about or mentioned"
     UNSURE = "confidence below parse.min_confidence"
 
 
@@ -43,40 +44,92 @@ class Verdict:
         return max(self.probabilities, default=0.0)
 
 
+_UNANSWERED = {"error": Reason.FAILED, "refused": Reason.FAILED, "content_filter": Reason.FILTERED}
+
+
 class TextParser:
-    """Finds the one label that an answer names, by its name or a synonym, whatever stands around it."""
+    """Finds the one label that an answer names, by its name or a synonym, whatever stands around it.
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._owner = {_plain(word): label for label, words in task.labels.items() for word in [label, *words]}
-        longest_first = sorted(self._owner, key=len, reverse=True)
-        self._words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+    Better an answer rejected than a label that says the contrary. So an answer that names several labels is rejected,
+    even where a comparison would tell ("negative, not positive", "more negative than positive"). There is one way out:
+    a final answer at the end ("Answer: negative", or JSON), where the first sentence that names a label left it open.
+    A label that is denied, asked about, or only mentioned ("some positive aspects") is no answer. In an answer that was
+    cut, the part that names the label must be complete: "positive" may go on "or negative". Where the prompt asks for
+    reasoning, only what follows the last marker of a final answer counts, or a label alone.
+    """
 
-    def parse(self, answer: str | None) -> Verdict:
+    def __init__(self, task: Task, reasoning: bool = False) -> None:
+        self._task, self._reasoning = task, reasoning
+        self._words = answers.Words(task.labels)
+
+    def parse(self, answer: str | None, finish_reason: str = "stop") -> Verdict:
         """Free text to a verdict; a label that is named is certain."""
+        if finish_reason in _UNANSWERED:
+            return Verdict(None, [], _UNANSWERED[finish_reason])
         if answer is None:
             return Verdict(None, [], Reason.MISSING)
-        text = _plain(answer)
-        if not text.strip(_AROUND):
-            return Verdict(None, [], Reason.EMPTY)
-        if whole := self._owner.get(text.strip(_AROUND)):
-            return self._certain(whole)
-        matches = list(self._words.finditer(text))
-        named = {self._owner[match.group()] for match in matches}
+        found = self._read(answer, finish_reason == "length")
+        if isinstance(found, Reason):
+            return Verdict(None, [], found)
+        return Verdict(found, [float(name == found) for name in self._task.names])
+
+    def _read(self, answer: str, cut: bool) -> str | Reason:
+        said = answers.without_thoughts(answer)
+        spelled = said if said is None else answers.spell_out(said, self._words, answers.fold(self._task.name))
+        if spelled is None:
+            return Reason.CUT
+        text = answers.fold(spelled)
+        if whole := self._words.exact(text.strip(answers.AROUND)):
+            return self._one(whole, cut and self._words.may_go_on(text.strip(answers.AROUND)))
+        if self._reasoning and not answers.is_bare(self._words.blank(text)[0]):
+            final = answers.final_answer(text)
+            if final is None:
+                return self._unnamed(text, cut, Reason.NO_FINAL)
+            text = final[1]
+            if cut and not answers.is_bare(self._words.blank(text)[0]):
+                return Reason.CUT
+        return self._judge(text, cut)
+
+    def _judge(self, text: str, cut: bool) -> str | Reason:
+        skeleton, named = self._words.blank(text)
         if not named:
-            return Verdict(None, [], Reason.NO_LABEL)
+            return self._unnamed(text, cut, Reason.NO_LABEL)
+        if answers.is_refusal(text, names_label=True):
+            return Reason.REFUSED
         if len(named) > 1:
-            return Verdict(None, [], Reason.SEVERAL)
-        if any(_NEGATION.search(text[: match.start()]) for match in matches):
-            return Verdict(None, [], Reason.NEGATED)
-        return self._certain(named.pop())
+            return self._settled(text)
+        if not answers.is_bare(skeleton):
+            if answers.is_negated(skeleton):
+                return Reason.NEGATED
+            if not answers.is_stated(skeleton):
+                return Reason.MENTIONED
+            cut = cut and not answers.is_closed(skeleton)
+        return self._one(named, cut)
 
-    def _certain(self, label: str) -> Verdict:
-        return Verdict(label, [float(name == label) for name in self._task.names])
+    def _settled(self, text: str) -> str | Reason:
+        """The final answer at the end of a text that names several labels."""
+        final = answers.final_answer(text)
+        if final is None or answers.final_answer(final[0]):
+            return Reason.SEVERAL
+        skeleton, named = self._words.blank(final[1])
+        if not answers.is_bare(skeleton):
+            return Reason.SEVERAL
+        by_sentence = (self._words.blank(sentence)[1] for sentence, _ in answers.sentences(final[0]))
+        first = next(filter(None, by_sentence), named)
+        return self._one(named, cut=False) if len(first) > 1 or first == named else Reason.SEVERAL
 
+    def _unnamed(self, text: str, cut: bool, reason: Reason) -> Reason:
+        if answers.is_refusal(text, names_label=False):
+            return Reason.REFUSED
+        if cut:
+            return Reason.CUT
+        return reason if text.strip(answers.AROUND) else Reason.EMPTY
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().replace("’", "'").split())
+    @staticmethod
+    def _one(named: set[str], cut: bool) -> str | Reason:
+        if cut:
+            return Reason.CUT
+        return next(iter(named)) if len(named) == 1 else Reason.SEVERAL
 
 
 def from_probabilities(probabilities: Floats, task: Task, params: Parse) -> Verdict:

@@ -85,18 +85,18 @@ def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[
 
 
 def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Accuracy against confidence in bins, before and after temperature scaling."""
+    """Accuracy against confidence in bins, one curve or two."""
 
     def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
-        for (name, bins), colour in zip(curves.items(), (SECOND, FIRST), strict=True):
+        for (name, bins), colour in zip(curves.items(), (SECOND, FIRST), strict=False):
             x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
             axes.plot(x, y, "o-", color=colour, label=name, markersize=4)
         start = min((b["confidence"] for bins in curves.values() for b in bins), default=0.5)
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(max(0.0, start - 0.05), 1.01), ylim=(0, 1.03))
         axes.legend()
 
-    return _svg("reliability", draw)
+    return _svg(f"reliability-{len(curves)}", draw)
 
 
 def learning(history: Sequence[Mapping[str, Any]]) -> str:

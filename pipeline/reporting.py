@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import plotting, scoring
+from pipeline import costing, plotting, scoring
 from pipeline.artifacts import Prediction
-from pipeline.costing import Usage, costs
+from pipeline.costing import Usage
 from pipeline.params import Params
 from pipeline.parsing import softmax
 
@@ -160,6 +160,8 @@ def plots(
         "before": scoring.reliability(raw, reference),
         "after temperature": scoring.reliability(calibrated, reference),
     }
+    teacher = evaluation["test"] and evaluation["test"]["teacher"]
+    doubts = teacher["by_confidence"] if teacher else []
     return {
         "All candidates, with intervals": plotting.intervals(_measured(evaluation), _what(evaluation)),
         f"Confusion of the encoder ({actual} against predicted)": plotting.confusion(
@@ -169,7 +171,7 @@ def plots(
         "What abstaining would buy": plotting.coverage(calibrated.max(axis=1), right),
         "How it learnt": plotting.learning(history),
         "Shares of the labels": plotting.shares(groups, labels),
-    }
+    } | ({"Is the LLM's confidence to be believed?": plotting.reliability({"LLM": doubts})} if len(doubts) > 1 else {})
 
 
 def _what(evaluation: Mapping[str, Any]) -> str:
@@ -197,13 +199,24 @@ def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], 
     annotate, train_s = stages["annotate"], sum(c["seconds"] for c in rows.candidates)
     tokens = annotate["prompt_tokens"] + annotate["answer_tokens"]
     label = stages["label"]
-    usage = Usage(annotate["requests"], tokens, annotate["seconds"], train_s, label["seconds"], label["rows"])
+    prices, unpriced = costing.prices(params), costing.unpriced(params)
+    usage = Usage(
+        annotate["answers"],
+        tokens,
+        None if unpriced else prices.of(annotate["prompt_tokens"], annotate["answer_tokens"], annotate["seconds"]),
+        costing.by_the_clock(params, annotate["seconds"]),
+        train_s,
+        label["seconds"],
+        label["rows"],
+    )
     gold = stages["evaluate"]["test"] is not None
     paired = stages["evaluate"]["test"]["paired"] if gold else {}
     validated = stages["evaluate"]["validation"]["candidates"]
     return {
         "params": params, "stages": stages, "best": best, "rows": rows, "gold": gold,
-        "headlines": three, "verdict": verdict(three, paired), "usage": usage, "costs": costs(usage, params.report),
+        "headlines": three, "verdict": verdict(three, paired), "usage": usage,
+        "costs": costing.costs(usage, params.report.machine_per_hour), "prices": costing.origin(params),
+        "unpriced": unpriced,
         "plots": plots(all_, rows, params, stages, best),
         "trained_on": sum(next(c["texts"] for c in rows.candidates if c["candidate"] == best["candidate"]).values()),
         "disagreements": disagreements(all_, gold, params.report.examples),

@@ -41,10 +41,10 @@ CANDIDATES = [
     candidate("mini-llm-2", {"validation": [0], "test": [0, 9], "held_out": [0]}),
     candidate("tfidf-llm-1", {"validation": []}),  # better still, and of another kind
 ]
-TEACHER = {"test0": 0, "test1": 1, "test5": 1, "elsewhere": 1}
+TEACHER = {"test0": [0.9, 0.1], "test1": [0.2, 0.8], "test5": [0.3, 0.7], "elsewhere": [0.0, 1.0]}
 
 
-def summary(sets: dict[str, Reference] = SETS, teacher: dict[str, int] = TEACHER) -> dict:
+def summary(sets: dict[str, Reference] = SETS, teacher: dict[str, list[float]] = TEACHER) -> dict:
     found = evaluating.summary(CANDIDATES, sets, teacher, LABELS, PARAMS)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     return found
@@ -89,6 +89,8 @@ def test_the_teacher_is_measured_on_what_it_answered() -> None:
     found = summary()["test"]
     assert found["teacher"]["texts"] == 3  # text 1 wrongly
     assert found["teacher"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert [row["texts"] for row in found["teacher"]["by_confidence"]] == [1, 1, 1]
+    assert found["teacher"]["ece"] == pytest.approx((0.3 + 0.8 + 0.1) / 3)
     agreement = {name: scores["agreement_with_teacher"] for name, scores in found["candidates"].items()}
     assert agreement == pytest.approx({"mini-llm-1": 2 / 3, "mini-llm-2": 1 / 3, "tfidf-llm-1": 2 / 3})
 
@@ -98,14 +100,16 @@ def test_the_best_is_compared_text_by_text_with_llm_and_tfidf() -> None:
     chosen = next(c for c in CANDIDATES if c.name == found["best"])
     right = chosen.logits["test"].argmax(axis=1) == SETS["test"].labels
     answered = [i for i, id_ in enumerate(SETS["test"].ids) if id_ in TEACHER]
-    gain = np.mean([float(right[i]) - (TEACHER[SETS["test"].ids[i]] == SETS["test"].labels[i]) for i in answered])
+    gain = np.mean(
+        [float(right[i]) - (np.argmax(TEACHER[SETS["test"].ids[i]]) == SETS["test"].labels[i]) for i in answered]
+    )
     assert found["test"]["paired"]["over_llm"]["value"] == pytest.approx(gain)
     assert found["test"]["paired"]["over_tfidf"]["only_ours"] >= 0
-    assert summary(teacher={"elsewhere": 1})["test"]["paired"]["over_llm"] is None
+    assert summary(teacher={"elsewhere": [0.0, 1.0]})["test"]["paired"]["over_llm"] is None
 
 
 def test_a_teacher_who_answered_nothing_has_no_figures() -> None:
-    found = summary(teacher={"elsewhere": 1})["test"]
+    found = summary(teacher={"elsewhere": [0.0, 1.0]})["test"]
     assert found["teacher"] is None
     assert {scores["agreement_with_teacher"] for scores in found["candidates"].values()} == {None}
 

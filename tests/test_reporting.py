@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import toy_project
 
-from pipeline import artifacts, plotting, reporting
-from pipeline.costing import Usage, costs
-from pipeline.params import Report
+from pipeline import artifacts, params, plotting, reporting
 from pipeline.reporting import Example, Headline
 from pipeline.stages import report
 
@@ -26,7 +24,7 @@ def page(**options) -> str:
 def test_page_needs_nothing_but_itself():
     html = page()
     assert not re.search(r"https?://|@import|<link|<script|\ssrc=|url\((?!#)", html)
-    assert html.count("<svg ") == 6
+    assert html.count("<svg ") == 7
     assert "var(--first)" in html
     assert "#0a0a0" not in html  # every colour of a plot has become a variable
 
@@ -74,8 +72,6 @@ def test_gold_without_teacher_and_a_refused_version():
         evaluation.read() | {"test": test | {"teacher": None, "paired": test["paired"] | {"over_llm": None}}}
     )
     gate.write(gate.read() | {"promoted": False, "reasons": ["moved <by hand>"]})
-    from pipeline import params
-
     report.run(params.load())
     html = Path("report.html").read_text()
     assert "the LLM was not asked about them" in html
@@ -113,26 +109,25 @@ def test_disagreements_are_told_apart():
     }
 
 
-def test_costs_by_the_hour_and_by_the_token():
-    usage = Usage(requests=1000, tokens=500_000, annotate_s=3600, train_s=1800, label_s=360, rows=100_000)
-    here = costs(usage, Report(machine_per_hour=2.0))
-    assert (here.annotate, here.train, here.label) == pytest.approx((2.0, 1.0, 0.2))
-    assert here.total == pytest.approx(3.2)
-    assert here.everything_by_llm == pytest.approx(200.0)
-    assert here.everything_by_llm_s == pytest.approx(360_000)
-    assert here.break_even == 1502  # 3 / (0.002 - 0.000002)
-    api = costs(usage, Report(machine_per_hour=2.0, llm_per_million_tokens=10.0))
-    assert api.annotate == pytest.approx(5.0)
-    assert api.everything_by_llm == pytest.approx(500.0)
+def test_what_the_llm_cost_follows_from_its_tokens_and_todays_prices():
+    assert "0.008 USD" in page()
+    text = Path("params.yaml").read_text().replace("prompt_per_million: 2.0", "prompt_per_million: 25.0")
+    Path("params.yaml").write_text(text)
+    report.run(params.load())
+    html = Path("report.html").read_text()
+    assert "0.10 USD" in html  # 4,000 tokens
+    assert "25 and 0 USD for a million tokens of prompts and answers; 0.1 USD for an hour of this machine" in html
 
 
-def test_cost_of_recorded_answers_is_unknown():
-    recorded = costs(Usage(1000, 0, 0.0, 1800, 360, 100_000), Report(machine_per_hour=2.0))
-    assert recorded.annotate is None
-    assert recorded.everything_by_llm is None
-    assert recorded.total == pytest.approx(1.2)
-    dearer = costs(Usage(10, 0, 1.0, 1, 3600, 10), Report(machine_per_hour=2.0))
-    assert dearer.break_even is None
+def test_an_unknown_price_is_said_and_not_taken_for_nothing():
+    toy_project.write()
+    text = Path("params.yaml").read_text()
+    openai = text.replace("{kind: local}", "{kind: openai, model: mine}").replace(", per_hour: 0.0", "")
+    Path("params.yaml").write_text(openai)
+    report.run(params.load())
+    html = Path("report.html").read_text()
+    assert "The price of mine in USD is unknown: set annotate.price." in html
+    assert "without the LLM" in html
 
 
 @pytest.mark.parametrize(

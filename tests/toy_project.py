@@ -30,7 +30,7 @@ task: {name: toys, criterion: Is it <b>good</b>?, labels: {negative: [], positiv
 ingest:
   corpus: {path: corpus.csv}
 sample: {size: 40, seed: 1}
-annotate: {annotator: {kind: local}, prompt: {user: "{text}"}}
+annotate: {annotator: {kind: local}, prompt: {user: "{text}"}, price: {prompt_per_million: 2.0, per_hour: 0.0}}
 parse: {}
 encoders:
   mini: {kind: transformer}
@@ -40,8 +40,9 @@ evaluate: {}
 register: {model_name: toys, min_gain_over_tfidf: GAIN}
 export: {precisions: [fp32]}
 label: {precision: fp32}
-report: {llm_per_million_tokens: 2.0}
+report: {}
 """
+BINS = [{"confidence": c, "accuracy": c - 0.1, "texts": 20} for c in (0.6, 0.9)]
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,8 @@ def write(weights: dict[str, float] = RIGHT, gold: bool = True, gain: float = 0.
         Label(f"s{i}", label, [0.2, 0.8], 0.8, split[i], "k") for i, (_, label) in enumerate(sample[:38])
     )
     artifacts.REJECTED.write(Rejected(f"s{i}", "no label", "<b>who knows</b>", "train", "k") for i in (38, 39))
-    artifacts.RESPONSES.write([Response("s0", "sample", "k", "p" * 64, "m", "{}", "x", None, "stop", 9, 1, 0.1, False)])
+    answered = Response("s0", "sample", "k", "p" * 64, "m", "{}", "x", None, "stop", 9, 1, 0.1, False, None, None)
+    artifacts.RESPONSES.write([answered])
     people = [(f"g{i}", text, label, "test" if i % 2 else "validation") for i, (text, label) in enumerate(double(40))]
     people = people if gold else []
     artifacts.GOLD.write(Gold(i, text, i, label, part) for i, text, label, part in people)
@@ -141,7 +143,11 @@ def _figures(gold: bool, tfidf: float) -> None:
     rates |= {"per_class": {label: {"precision": 0.8, "recall": 0.8, "support": 20} for label in LABELS}}
     score = rates | {"ece": 0.1, "ece_calibrated": 0.05, "temperature": 1.0, "agreement_with_teacher": 0.9}
     names, reference = ["mini-llm-1", "tfidf-llm-1"], "gold" if gold else "llm"
-    test = {"texts": 40, "majority_class_rate": 0.5, "teacher": {"texts": 40, **rates}}
+    test = {
+        "texts": 40,
+        "majority_class_rate": 0.5,
+        "teacher": {"texts": 40, "ece": 0.1, "by_confidence": BINS, **rates},
+    }
     test["paired"] = {
         "over_llm": {"value": 0.0, "low": -0.05, "high": 0.05},
         "over_tfidf": {"value": 0.1, "low": 0.01, "high": 0.2},
@@ -184,8 +190,8 @@ def _stages() -> None:
         "ingest": {"documents": 200, "unusable": 1, "unusable_by_reason": {"empty text": 1}, "duplicates": 3,
                    "gold": {"train": 0, "validation": 40, "test": 40}, "leaks": leaks, "seconds": 1.0},
         "sample": {"sampled": 40, "train": 20, "held_out": 20, "eligible": 190, "seconds": 1.0},
-        "annotate": {"model": "m", "requests": 40, "prompt_tokens": 4000, "answer_tokens": 0, "seconds": 72.0,
-                     "cut": 0},
+        "annotate": {"model": "m", "answers": 40, "money": 0.008, "prompt_tokens": 4000, "answer_tokens": 0,
+                     "seconds": 72.0, "cut": 0},
         "parse": {"labelled": 38, "rejected": 2, "yield": 0.95, "rejected_by_reason": {"no label": 2},
                   "shares": {"negative": 0.5, "positive": 0.5}, "teacher": {"answered": 40, "rejected": 0}},
         "export": {"candidate": "mini-llm-1", "precisions": {"fp32": {"bytes": 9, "flips": 0.0, "max_difference": 0.0}},

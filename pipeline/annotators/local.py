@@ -8,21 +8,26 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from jinja2 import TemplateError
 
 from pipeline import weights
 from pipeline.annotators import Request
+from pipeline.annotators.cutting import Cutter
 from pipeline.errors import UserError
 from pipeline.params import LocalAnnotator
 from pipeline.prompts import Template
 from pipeline.responses import Answer
+from pipeline.spending import Spending
 from serving import batching
 
 Tokens = list[int]
+_WINDOW = 2048  # prompts that are sorted by length together, and held in memory
+_SHORT = 192  # tokens of a prompt's own up to which plain products beat torch's fused attention on a CPU: 5 times at 37
 
 
 class Local:
@@ -39,30 +44,38 @@ class Local:
                 "style": template.style,
                 "dtype": params.dtype,
                 "max_text_tokens": params.max_text_tokens,
+                "truncation": params.truncation,
             }
         )
 
     def key(self, request: Request) -> str:
         """Model, decoding and messages."""
-        asked = [self.model, self.decoding, self._template.hash, self._template.messages(request.text)]
+        asked = [self.model, self.decoding, self._template.hash, self._template.messages(request.text, request.variant)]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
-    def answers(self, requests: Sequence[Request], stored: Container[str]) -> Iterator[list[Answer]]:
-        """Yield a batch of answers at a time, longest prompts first."""
+    def answers(
+        self, requests: Iterable[Request], stored: Container[str], spending: Spending
+    ) -> Iterator[list[Answer]]:
+        """Yield a batch of answers at a time; within a window of requests the longest prompts come first."""
+        stream = iter(requests)
+        while spending.stopped is None and (window := list(islice(stream, _WINDOW))):
+            yield from self._window(window, stored, spending)
+
+    def _window(self, requests: list[Request], stored: Container[str], spending: Spending) -> Iterator[list[Answer]]:
         keys = [self.key(request) for request in requests]
-        if all(key in stored for key in keys):
+        open_ = {key for key in keys if key not in stored}
+        if not open_:
             return
-        prompts = [self._prompt(request.text) for request in requests]
+        prompts = [self._prompt(request) for request in requests]
         prefix = _common_prefix([tokens for tokens, _ in prompts])
         lengths = [len(tokens) - len(prefix) for tokens, _ in prompts]
         cache = self._scorer.prefix_cache(prefix)
-        seen: set[str] = set()
         for batch in batching.plan(lengths, self._params.max_batch_tokens):
-            rows = [int(i) for i in batch if keys[i] not in stored and keys[i] not in seen]
-            if not rows:
+            unique = list({keys[i]: int(i) for i in batch if keys[i] in open_}.values())
+            open_ -= {keys[i] for i in unique}
+            unique = [i for i in unique if spending.take(keys[i], len(prompts[i][0]), 0)]
+            if not unique:
                 continue
-            seen.update(keys[i] for i in rows)
-            unique = list({keys[i]: i for i in rows}.values())
             start = time.perf_counter()
             scores = self._scorer.score([prompts[i][0][len(prefix) :] for i in unique], cache, len(prefix))
             seconds = (time.perf_counter() - start) / len(unique)
@@ -71,14 +84,16 @@ class Local:
                 for i, row in zip(unique, scores, strict=True)
             ]
 
-    def _prompt(self, text: str) -> tuple[Tokens, bool]:
+    def _prompt(self, request: Request) -> tuple[Tokens, bool]:
         """Token ids of the prompt, and whether the text was cut."""
-        text, cut = self._scorer.cut(text, self._params.max_text_tokens)
+        text, cut = self._scorer.cut(request.text)
         tokenizer = self._scorer.tokenizer
         if self._template.style == "completion":
             # A prompt without any token (no text, nothing around it) is the start of a document.
-            return tokenizer(self._template.completion(text)).input_ids or [tokenizer.eos_token_id], cut
-        messages = self._template.messages(text)
+            return tokenizer(self._template.completion(text, request.variant)).input_ids or [
+                tokenizer.eos_token_id
+            ], cut
+        messages = self._template.messages(text, request.variant)
         try:
             chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         except (ValueError, TemplateError) as error:
@@ -111,27 +126,11 @@ class _Scorer:
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"annotate.annotator.model '{params.model}' can't be loaded: {error}") from error
         self._model = model.eval().to(self.device)
-        self._special = [str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        self.cut = Cutter(self.tokenizer, params.max_text_tokens, params.truncation)
         # (label, word) -> token ids of the answer
         self._answers: list[list[Tokens]] = [
             [self.tokenizer(word, add_special_tokens=False).input_ids for word in words] for words in answers
         ]
-
-    def cut(self, text: str, max_tokens: int) -> tuple[str, bool]:
-        """Keep the first and the last half of `max_tokens` tokens of a text that is longer.
-
-        Special tokens spelled out in a text are taken apart: no text can end its own message or begin another.
-        """
-        for token in self._special:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        room = 16 * max_tokens  # no text of fewer tokens has more characters; a megabyte needs no tokenizing
-        short = text if len(text) <= 2 * room else text[:room] + text[-room:]
-        offsets = self.tokenizer(short, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-        if len(offsets) <= max_tokens:
-            return short, short is not text
-        head, tail = (max_tokens + 1) // 2, max_tokens // 2
-        end = short[offsets[-tail][0] :] if tail else ""
-        return f"{short[: offsets[head - 1][1]]} ... {end}", True
 
     def prefix_cache(self, prefix: Tokens) -> Any:  # noqa: ANN401 - a transformers cache
         """Key-value cache of the tokens that all prompts begin with, or None."""
@@ -153,6 +152,8 @@ class _Scorer:
         cache = copy.deepcopy(prefix_cache)
         if cache is not None:
             cache.batch_repeat_interleave(len(suffixes))
+        if self.device.type == "cpu":
+            self._model.set_attn_implementation("eager" if width <= _SHORT else "sdpa")
         with torch.inference_mode():
             positions = torch.arange(prefix_length, prefix_length + width, device=self.device)[None].expand_as(ids)
             out = self._forward(ids, seen, positions, cache)

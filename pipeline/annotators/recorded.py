@@ -1,7 +1,8 @@
 """Answers that exist already: published experiments, or labels that a user brings. Joined by id, never by position."""
 
 import hashlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,13 @@ from pipeline.annotators import Request
 from pipeline.errors import UserError
 from pipeline.params import RecordedAnnotator, RecordedFile
 from pipeline.responses import Answer
+from pipeline.spending import Spending
 from serving.files import sha256
 
 if TYPE_CHECKING:
     import duckdb
 
-_BATCH = 5_000
+_BATCH = 50_000  # ids that are looked up in one pass over the files
 
 
 class Recorded:
@@ -35,15 +37,18 @@ class Recorded:
         """Answers belong to ids, so the id is what was asked."""
         return hashlib.sha256(f"{self.model}\n{request.id}".encode()).hexdigest()
 
-    def answers(self, requests: Sequence[Request], stored: Container[str]) -> Iterator[list[Answer]]:
-        """Yield the recorded answer of each request; `finish_reason` is missing where there is none."""
-        missing = [request for request in requests if self.key(request) not in stored]
-        wanted = {request.id for request in missing}
-        found: dict[str, str] = {}
-        for file in reversed(self._files):
-            found.update(_read(file, wanted))
-        for start in range(0, len(missing), _BATCH):
-            yield [self._answer(request, found.get(request.id)) for request in missing[start : start + _BATCH]]
+    def answers(
+        self, requests: Iterable[Request], stored: Container[str], spending: Spending
+    ) -> Iterator[list[Answer]]:
+        """Yield the recorded answer of each request; `finish_reason` is missing where there is none. They are free."""
+        missing = (request for request in requests if self.key(request) not in stored)
+        while window := list(islice(missing, _BATCH)):
+            wanted = {request.id for request in window}
+            found: dict[str, str] = {}
+            for file in reversed(self._files):
+                found.update(_read(file, wanted))
+            by_key = {self.key(request): request for request in window}
+            yield [self._answer(request, found.get(request.id)) for request in by_key.values()]
 
     def _answer(self, request: Request, text: str | None) -> Answer:
         return Answer(self.key(request), text, None, "missing" if text is None else "stop", 0, 0, 0.0, False)

@@ -114,10 +114,11 @@ def _source_problems(source: Source | None, key: str) -> Iterator[str]:
 
 
 def _model_problems(settings: Params) -> Iterator[str]:
-    from pipeline import annotators, weights
+    from pipeline import annotators, responses, weights
 
     try:
-        annotators.create(settings.annotate, settings.task)
+        with responses.opened(Path(":memory:")) as store:
+            annotators.create(settings.annotate, settings.task, store)
     except UserError as error:
         yield str(error)
     for name, encoder in settings.encoders.items():

@@ -11,7 +11,17 @@ from typing import Self
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
-from pipeline.params.annotation import Annotate, Example, LocalAnnotator, Parse, Prompt, RecordedAnnotator, RecordedFile
+from pipeline.params.annotation import Annotate, Budget, Example, Parse, Price, Prompt, Shots
+from pipeline.params.annotators import (
+    Endpoint,
+    LocalAnnotator,
+    Mode,
+    OpenAIAnnotator,
+    OpenAIBatchAnnotator,
+    RecordedAnnotator,
+    RecordedFile,
+    VllmAnnotator,
+)
 from pipeline.params.base import Block, Name
 from pipeline.params.data import GoldSource, Ingest, Sample, Source, Task
 from pipeline.params.delivery import Export, LabelParams, Register, Report
@@ -19,7 +29,9 @@ from pipeline.params.training import Encoder, Evaluate, Tfidf, Train, Transforme
 
 __all__ = [
     "Annotate",
+    "Budget",
     "Encoder",
+    "Endpoint",
     "Evaluate",
     "Example",
     "Export",
@@ -27,19 +39,25 @@ __all__ = [
     "Ingest",
     "LabelParams",
     "LocalAnnotator",
+    "Mode",
+    "OpenAIAnnotator",
+    "OpenAIBatchAnnotator",
     "Params",
     "Parse",
+    "Price",
     "Prompt",
     "RecordedAnnotator",
     "RecordedFile",
     "Register",
     "Report",
     "Sample",
+    "Shots",
     "Source",
     "Task",
     "Tfidf",
     "Train",
     "Transformer",
+    "VllmAnnotator",
     "load",
 ]
 
@@ -77,6 +95,8 @@ class Params(Block):
             raise ValueError("train.encoders needs at least one encoder of kind transformer: the engine runs no other")
         if self.ingest.gold_train is None and (needs := {"gold", "combined"} & set(self.train.recipes)):
             raise ValueError(f"train.recipes {sorted(needs)} need ingest.gold_train; without gold use [llm]")
+        if self.ingest.gold_train is None and self.annotate.prompt.shots:
+            raise ValueError("annotate.prompt.shots are chosen from ingest.gold_train; without gold use `examples`")
         if self.label.precision not in self.export.precisions:
             raise ValueError(f"label.precision '{self.label.precision}' is not among export.precisions")
         return self

@@ -1,10 +1,19 @@
-"""The blocks annotate and parse: who labels the sample, how it is asked, what counts as a label."""
+"""The blocks annotate and parse: who labels the sample, how it is asked, what it may cost, what counts as a label."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Block, Positive, Share, Word
+from pipeline.params.annotators import (
+    LocalAnnotator,
+    OpenAIAnnotator,
+    OpenAIBatchAnnotator,
+    RecordedAnnotator,
+    VllmAnnotator,
+)
+from pipeline.params.base import Amount, Block, Positive, Seed, Share, Word
+
+_REASONING_TOKENS = 64
 
 
 class Example(Block):
@@ -12,6 +21,15 @@ class Example(Block):
 
     text: str
     label: str
+
+
+class Shots(Block):
+    """Few-shot examples from gold_train, chosen for each text anew, as many of each label as `per_label` says."""
+
+    choose: Literal["nearest", "random"] = "nearest"  # by cosine of the encoder's mean-pooled states, or by seed
+    per_label: Positive = 1
+    encoder: str = "embedded:minilm"
+    seed: Seed = 0
 
 
 class Prompt(Block):
@@ -25,8 +43,12 @@ class Prompt(Block):
     system: str | None = None
     user: str
     examples: list[Example] = []
+    shots: Shots | None = None
     answers: dict[str, Annotated[list[Word], Field(min_length=1)]] | None = None
     content_free: Annotated[list[str], Field(min_length=1)] = ["", "N/A", "[MASK]"]
+    delimiters: tuple[Word, Word] | None = Field(default=None, strict=False)  # around each text; broken up inside it
+    shuffle: bool = False  # labels and examples in an order of its own for each text
+    reasoning: bool = False  # let it think first; what follows the last "Answer:" is parsed
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:
@@ -34,41 +56,52 @@ class Prompt(Block):
             raise ValueError("`{text}` must stand exactly once, in `user`")
         if self.style == "completion" and self.system:
             raise ValueError("a completion prompt has no `system` part: write it at the start of `user`")
+        if self.examples and self.shots:
+            raise ValueError("give `examples`, or let `shots` choose them from gold: not both")
+        if self.style == "completion" and self.reasoning:
+            raise ValueError("`reasoning` asks for the style chat: a plain completion does not know when to stop")
         return self
 
 
-class LocalAnnotator(Block):
-    """A causal language model run here by transformers: a Hugging Face id, a directory, or a .gguf file."""
+class Price(Block):
+    """What the LLM costs, in the currency of `report`. Unset parts come from the table of `llambert plan`."""
 
-    kind: Literal["local"]
-    model: str = "embedded:smollm2"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_text_tokens: Positive = 1024  # longer texts keep head and tail
-    max_batch_tokens: Positive = 4096
+    prompt_per_million: Amount | None = None  # tokens
+    answer_per_million: Amount | None = None  # tokens
+    per_hour: Amount | None = None  # of the machine, for annotators that run here
 
 
-class RecordedFile(Block):
-    """Answers that exist already. `answer` names columns; the first that is not null counts."""
+class Budget(Block):
+    """Where to stop. Money and tokens count what the same requests have cost before; minutes count this run."""
 
-    path: str
-    id: str = "id"
-    answer: list[str]
-
-
-class RecordedAnnotator(Block):
-    """Answers read from files and joined by id: published experiments, or labels that a user brings."""
-
-    kind: Literal["recorded"]
-    model: str  # who gave the answers
-    files: Annotated[list[RecordedFile], Field(min_length=1)]
+    money: Amount | None = None
+    tokens: Positive | None = None
+    minutes: Amount | None = None
 
 
 class Annotate(Block):
     """Who labels the sample, and how it is asked."""
 
-    annotator: Annotated[LocalAnnotator | RecordedAnnotator, Field(discriminator="kind")]
+    annotator: Annotated[
+        LocalAnnotator | RecordedAnnotator | OpenAIAnnotator | OpenAIBatchAnnotator | VllmAnnotator,
+        Field(discriminator="kind"),
+    ]
     prompt: Prompt
     gold: bool = True  # ask for the gold texts too, to measure the teacher
+    pilot: Annotated[int, Field(ge=0)] = 100  # answers to look at before the rest is asked; 0: don't
+    max_failed_share: Share = 0.02  # of requests without an answer after all attempts
+    price: Price = Price()
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _room_to_think(self) -> Self:
+        room = getattr(self.annotator, "max_answer_tokens", None)
+        if self.prompt.reasoning and (room is None or room < _REASONING_TOKENS):
+            raise ValueError(
+                f"prompt.reasoning wants an annotator that answers in text, with annotator.max_answer_tokens of "
+                f"{_REASONING_TOKENS} or more (got kind {self.annotator.kind}, {room})"
+            )
+        return self
 
 
 class Parse(Block):

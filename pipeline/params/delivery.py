@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.base import Block, Positive, Share
+from pipeline.params.base import Amount, Block, Positive, Share
 from pipeline.params.data import Source
 
 
@@ -39,9 +39,8 @@ class LabelParams(Block):
 
 
 class Report(Block):
-    """Prices for the comparison of costs; the defaults are placeholders for your own."""
+    """What the page shows, and the price of this machine: a placeholder for your own. The LLM's: annotate.price."""
 
     currency: str = "USD"
-    machine_per_hour: Annotated[float, Field(ge=0)] = 0.10
-    llm_per_million_tokens: Annotated[float, Field(ge=0)] | None = None  # null: the LLM ran on the same machine
+    machine_per_hour: Amount = 0.10
     examples: Positive = 12

@@ -1,89 +1,199 @@
 """annotate: sample + gold -> responses + metrics/annotate.json
 
-Every answer goes into the response store before it counts; the artifact is written from the store.
+Every answer goes into the response store before it counts; the artifact is written from the store. A first hundred
+answers are looked at before the rest is paid for.
 """
 
+import json
 import logging
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
+from heapq import nsmallest
+from itertools import chain, islice
 
-from pipeline import annotators, responses
+from pyarrow.parquet import ParquetFile
+
+from pipeline import annotators, costing, piloting, responses, shooting
 from pipeline.annotators import Annotator, Request
-from pipeline.artifacts import GOLD, RESPONSES, SAMPLE, STORE, Response, metrics
+from pipeline.artifacts import GOLD, QUESTIONS, RESPONSES, SAMPLE, STORE, Gold, Question, Response, metrics
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.prompts import Template
-from serving.progress import progress
+from pipeline.piloting import Judge, Tally
+from pipeline.prompts import Template, Variant
+from pipeline.responses import Answer, Origin, ResponseStore
+from pipeline.spending import Spending
+from serving.progress import Advance, progress
 
 log = logging.getLogger("llambert")
+_ROWS = 5_000  # that are looked up in the store at once
+_OF_ANSWER = [field.name for field in fields(Answer)]  # what a response has of its answer
 
 
 def run(params: Params) -> None:
     """Ask for what is not stored yet, then write all responses."""
     start = time.perf_counter()
-    annotator = annotators.create(params.annotate, params.task)
-    asked = list(_requests(params, annotator.gives_log_probabilities))
-    if not asked:
+    if not SAMPLE.count():
         raise UserError(
             "the sample is empty: there is nothing to annotate; look at sample.size and data/unusable.parquet"
         )
     with responses.opened(STORE) as store:
-        bought = _ask(annotator, [request for _, request in asked], store)
-        answers = store.get(annotator.key(request) for _, request in asked)
-    prompt_hash = Template.of(params.annotate.prompt, params.task).hash
-    rows = [_row(purpose, request, annotator, prompt_hash, answers) for purpose, request in asked]
-    RESPONSES.write(rows)
-    paid = {row.key: row for row in rows}.values()
-    metrics("annotate").write(
-        {
-            "model": annotator.model,
-            "requests": len(paid),
-            "prompt_tokens": sum(row.prompt_tokens for row in paid),
-            "answer_tokens": sum(row.answer_tokens for row in paid),
-            "cut": sum(row.cut for row in paid),
-            "seconds": sum(row.seconds for row in paid),
-        }
+        annotator = annotators.create(params.annotate, params.task, store)
+        QUESTIONS.write(_questions(params, annotator))
+        before, prices = store.totals(_keys()), costing.prices(params)
+        spending = Spending(params.annotate.budget, prices, before)
+        with progress("annotate", QUESTIONS.count(), done=before.answers) as advance:
+            asked = _ask(params, annotator, store, spending, advance)
+        RESPONSES.write(_responses(params, annotator, store, spending))
+        totals = store.totals(_keys()) if asked else before
+    money = prices.of(totals.prompt_tokens, totals.answer_tokens, totals.seconds)
+    metrics("annotate").write(asdict(totals) | {"model": annotator.model, "money": money})
+    new, seconds = totals.answers - before.answers, time.perf_counter() - start
+    log.info("annotate: %d answers, %d of them new, %.1f s", totals.answers, new, seconds)
+
+
+def _questions(params: Params, annotator: Annotator) -> Iterator[Question]:
+    """The pilot first: prompts without content to calibrate by, some gold to measure the teacher by, some sample.
+
+    The sample is in random order already; gold may be sorted by label.
+    """
+    size, blanks = params.annotate.pilot, params.annotate.prompt.content_free
+    free = ((f"content_free:{i}", text) for i, text in enumerate(blanks if annotator.gives_log_probabilities else []))
+    gold = nsmallest(size, _gold(params), key=lambda row: row.text_hash)
+    early, sample = {row.id for row in gold}, ((row.id, row.text) for row in SAMPLE)
+    ordered = chain(
+        (("content_free", id_, text, None) for id_, text in free),
+        (("gold", row.id, row.text, row.label) for row in gold),
+        (("sample", id_, text, None) for id_, text in islice(sample, size)),
+        (("gold", row.id, row.text, row.label) for row in _gold(params) if row.id not in early),
+        (("sample", id_, text, None) for id_, text in sample),
     )
-    log.info("annotate: %d answers, %d of them new, %.1f s", len(rows), bought, time.perf_counter() - start)
+    for (purpose, id_, text, label), variant in shooting.variants(ordered, params):
+        key = annotator.key(Request(id_, text, variant))
+        yield Question(id_, text, purpose, label, None if variant is None else variant.to_json(), key)
 
 
-def _requests(params: Params, scores: bool) -> Iterator[tuple[str, Request]]:
-    """(purpose, request): the sample, gold to measure the teacher by, and prompts without content to calibrate by."""
-    sampled: set[str] = set()
-    for row in SAMPLE:
-        sampled.add(row.id)
-        yield "sample", Request(row.id, row.text)
-    if params.annotate.gold:
-        yield from (("gold", Request(g.id, g.text)) for g in GOLD if g.split != "train" and g.id not in sampled)
-    if scores:
-        blanks = params.annotate.prompt.content_free
-        yield from (("content_free", Request(f"content_free:{i}", text)) for i, text in enumerate(blanks))
+def _gold(params: Params) -> Iterator[Gold]:
+    """Gold that is never trained on."""
+    yield from (row for row in GOLD if row.split != "train") if params.annotate.gold else ()
 
 
-def _ask(annotator: Annotator, requests: list[Request], store: responses.ResponseStore) -> int:
-    stored = store.keys() & {annotator.key(request) for request in requests}
-    total = len({annotator.key(request) for request in requests})
-    bought = 0
-    with progress("annotate", total, done=len(stored)) as advance:
-        for answers in annotator.answers(requests, stored):
-            store.add(answers)
-            bought += len(answers)
-            advance(len(answers), f"{sum(answer.prompt_tokens for answer in answers):,} tokens a batch")
-    return bought
+def _ask(params: Params, annotator: Annotator, store: ResponseStore, spending: Spending, advance: Advance) -> bool:
+    """Answer the pilot, look at it, answer the rest; say whether anything was left to ask."""
+    judge, pilot, asked = Judge(params), list(_pilot(params.annotate.pilot)), False
+    origin = Origin(params.annotate.annotator.kind, annotator.model, _prompt_hash(params))
+    for questions in (pilot, islice(QUESTIONS, len(pilot), None)):
+        tally = Tally(judge, params.task.names)
+        known = _Known(store)
+        for answers in annotator.answers(known.requests(questions), known, spending):
+            store.add(answers, origin)
+            spending.settle(answers)
+            tally.add(answers)
+            advance(len(answers), f"{spending}, {tally}")
+            asked = True
+        if questions is pilot and pilot:
+            judge = _look_at(params, pilot, store)
+    return asked
 
 
-def _row(
-    purpose: str, request: Request, annotator: Annotator, prompt_hash: str, answers: dict[str, responses.Answer]
-) -> Response:
-    answer = answers[annotator.key(request)]
-    return Response(
-        id=request.id,
-        purpose=purpose,
-        prompt_hash=prompt_hash,
-        model=annotator.model,
-        decoding=annotator.decoding,
-        **{name: getattr(answer, name) for name in _COPIED},
-    )
+def _pilot(size: int) -> Iterator[Question]:
+    """The first `size` of the sample and of gold, and what calibrates; nothing where `size` is 0."""
+    seen = Counter[str]()
+    for question in QUESTIONS if size else ():
+        seen[question.purpose] += 1
+        if question.purpose != "content_free" and seen[question.purpose] > size:
+            return
+        yield question
 
 
-_COPIED: Iterable[str] = responses.Answer.__slots__
+def _look_at(params: Params, pilot: list[Question], store: ResponseStore) -> Judge:
+    """Judge the first answers; stop where asking on would be a waste."""
+    found = store.get(question.key for question in pilot)
+    by_purpose: dict[str, list[tuple[Question, Answer]]] = {"sample": [], "gold": [], "content_free": []}
+    for question in pilot:
+        if question.key in found:
+            by_purpose[question.purpose].append((question, found[question.key]))
+    sample, free = ([answer for _, answer in by_purpose[purpose]] for purpose in ("sample", "content_free"))
+    judge = Judge(params, sample, free)
+    gold = [(str(question.label), judge(answer)) for question, answer in by_purpose["gold"]]
+    why = piloting.objection(list(map(judge, sample)), gold, judge.min_yield)
+    if why is not None:
+        raise UserError(
+            f"annotate stopped after its pilot: {why}. Look at annotate.prompt, or ask on with annotate.pilot: 0; "
+            f"the {len(found)} answers are kept"
+        )
+    return judge
+
+
+def _responses(params: Params, annotator: Annotator, store: ResponseStore, spending: Spending) -> Iterator[Response]:
+    """What came back for each question.
+
+    Raises:
+        UserError: the budget or too many failures left questions open; the answers stay in the store.
+    """
+    prompt_hash, errors, answered, total = _prompt_hash(params), Counter[str](), 0, 0
+    for questions in _chunks(QUESTIONS):
+        found = store.get(question.key for question in questions)
+        total += len(questions)
+        for q in questions:
+            if (answer := found.get(q.key)) is None:
+                continue
+            answered += 1
+            if answer.error is not None:
+                errors[answer.error.split(":")[0]] += 1
+            yield Response(
+                id=q.id, purpose=q.purpose, variant=q.variant, prompt_hash=prompt_hash, model=annotator.model,
+                decoding=annotator.decoding, **{name: getattr(answer, name) for name in _OF_ANSWER},
+            )  # fmt: skip
+    if answered < total:
+        if spending.stopped is None:
+            raise ValueError(f"{total - answered} requests have neither an answer nor an error. This is a bug.")
+        raise UserError(
+            f"annotate.{spending.stopped} is reached ({spending}): {answered:,} of {total:,} texts were asked about "
+            "and their answers are kept; raise annotate.budget or lower sample.size, and run again"
+        )
+    if (failed := errors.total()) > params.annotate.max_failed_share * total:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in errors.most_common())
+        raise UserError(
+            f"{failed:,} of {total:,} requests failed ({kinds}), more than annotate.max_failed_share "
+            f"{params.annotate.max_failed_share:.0%}: the others are kept; run again to ask these once more"
+        )
+
+
+class _Known:
+    """Which answers are stored, looked up by the thousand while the requests go by."""
+
+    def __init__(self, store: ResponseStore) -> None:
+        self._store = store
+        self._lately: deque[set[str]] = deque(maxlen=2)
+
+    def requests(self, questions: Iterable[Question]) -> Iterator[Request]:
+        """The questions as an annotator takes them."""
+        for chunk in _chunks(questions):
+            keys = json.dumps([question.key for question in chunk])
+            stored = self._store.read(
+                "SELECT key FROM responses WHERE key IN (SELECT value FROM json_each(?))", (keys,)
+            )
+            self._lately.append({key for (key,) in stored})
+            for q in chunk:
+                yield Request(q.id, q.text, None if q.variant is None else Variant.from_json(q.variant))
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in some for some in self._lately) or key in self._store
+
+
+def _keys() -> Iterator[str]:
+    with ParquetFile(QUESTIONS.path) as file:
+        for batch in file.iter_batches(columns=["key"]):
+            yield from batch.column(0).to_pylist()
+
+
+def _prompt_hash(params: Params) -> str:
+    return Template.of(params.annotate.prompt, params.task).hash
+
+
+def _chunks(questions: Iterable[Question]) -> Iterator[list[Question]]:
+    stream = iter(questions)
+    while chunk := list(islice(stream, _ROWS)):
+        yield chunk

@@ -41,7 +41,7 @@ def run(params: Params) -> None:
     if "test" not in sets:
         log.info("evaluate: no test gold, so accuracy is unknown; agreement with held-out LLM labels is not accuracy")
     candidates = [_predict(name, sets) for name in params.candidates]
-    teacher = {row.id: labels.index(row.label) for row in TEACHER}
+    teacher = {row.id: row.probabilities for row in TEACHER}
     summary = evaluating.summary(candidates, sets, teacher, labels, params.evaluate)
     validation = sets["validation"]
     chosen = next(c for c in candidates if c.name == summary["best"])

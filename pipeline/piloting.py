@@ -1,0 +1,85 @@
+"""What the first answers say before the money for the rest is spent, and what all so far say in the live line."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pipeline import parsing
+from pipeline.params import Params
+from pipeline.parsing import Verdict
+from pipeline.responses import Answer
+
+_ENOUGH = 20  # answers; fewer say nothing
+
+
+class Judge:
+    """Turns answers into verdicts as `parse` does, with the calibration that the answers given at first ask for."""
+
+    def __init__(self, params: Params, first: Sequence[Answer] = (), content_free: Sequence[Answer] = ()) -> None:
+        self._task, self._params, self.min_yield = params.task, params.parse, params.parse.min_yield
+        self._parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
+        sample, free = (
+            np.array([a.log_probabilities for a in some if a.log_probabilities]) for some in (first, content_free)
+        )
+        self._calibration = parsing.Calibration(np.zeros(len(params.task.names)))
+        if len(free if params.parse.calibration == "contextual" else sample):
+            self._calibration = parsing.calibrate(sample, free, params.parse, params.task.names)
+
+    def __call__(self, answer: Answer) -> Verdict:
+        """A label, or a reason why there is none."""
+        if answer.log_probabilities is None:
+            return self._parser.parse(answer.answer, answer.finish_reason)
+        probabilities = self._calibration(np.array([answer.log_probabilities]))[0]
+        return parsing.from_probabilities(probabilities, self._task, self._params)
+
+
+class Tally:
+    """Counts labels as they come, for the live line."""
+
+    def __init__(self, judge: Judge, labels: Sequence[str]) -> None:
+        self._judge, self._labels = judge, labels
+        self._said: Counter[str | None] = Counter()
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Judge and count."""
+        self._said.update(self._judge(answer).label for answer in answers)
+
+    def __str__(self) -> str:
+        total = self._said.total()
+        if not total:
+            return ""
+        labelled = max(total - self._said[None], 1)
+        shares = ", ".join(f"{label} {self._said[label] / labelled:.0%}" for label in self._labels)
+        return f"yield {1 - self._said[None] / total:.0%}, {shares}"
+
+
+def objection(sample: Sequence[Verdict], gold: Sequence[tuple[str, Verdict]], min_yield: float) -> str | None:
+    """Why it would be a waste to ask on, or None. Fewer than 20 answers say nothing.
+
+    Args:
+        sample: verdicts on the first texts of the sample.
+        gold: (true label, verdict) of gold texts.
+        min_yield: smallest share of answers that must give a label.
+    """
+    if len(sample) >= _ENOUGH:
+        labelled = [verdict.label for verdict in sample if verdict.label is not None]
+        if (share := len(labelled) / len(sample)) < min_yield:
+            reasons = Counter(str(verdict.reason) for verdict in sample if verdict.label is None)
+            reason, count = reasons.most_common(1)[0]
+            return (
+                f"only {share:.0%} of the first {len(sample)} answers give a label (parse.min_yield: {min_yield:.0%}; "
+                f"the commonest reason is '{reason}', {count} times)"
+            )
+        if len(set(labelled)) == 1:
+            return f"all of the first {len(sample)} answers say '{labelled[0]}'"
+    names = Counter(true for true, _ in gold)
+    if len(gold) >= _ENOUGH and len(names) > 1:  # of one class alone, always saying it can't be beaten
+        right = sum(verdict.label == true for true, verdict in gold) / len(gold)
+        name, count = names.most_common(1)[0]
+        if right <= count / len(gold):
+            return (
+                f"the LLM is right on {right:.0%} of {len(gold)} gold texts, no better than always saying '{name}' "
+                f"({count / len(gold):.0%})"
+            )
+    return None
