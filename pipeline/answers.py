@@ -184,8 +184,10 @@ _NEGATIONS = "|".join(
     [
         r"not|cannot|\w*n't|cant|isnt|wasnt|dont|doesnt|didnt|wont|never|neither|nor|none|nothing|nobody|nowhere|no",
         r"hardly|barely|scarcely|rarely|seldom|less|(?<!at )least|too \w+ to|without|far from|anything but|rather than",
-        r"instead of|other than|except|lack(?:s|ed|ing)?|fail(?:s|ed|ing)? to|devoid|absence|opposite|doubt\w*|unlikely",
-        r"impossible|unable|(?:wrong|incorrect|false|untrue) (?:to|that)|wrongly|falsely|incorrectly|refus(?:es?|ed) to",
+        r"instead of|other than|except|lack(?:s|ed|ing)?|fail(?:s|ed|ing)? to|devoid|absence",
+        r"opposite|doubt\w*|unlikely",
+        r"impossible|unable|(?:wrong|incorrect|false|untrue) (?:to|that)|wrongly|falsely",
+        r"incorrectly|refus(?:es?|ed) to",
         r"disagree\w*|den(?:y|ies|ied)|non|(?:un|anti)(?=-)",
         r"nicht|kein\w*|weder|niemals|pas|jamais|aucune?|ni|nunca|jamás|tampoco|sin|não|nem|niet|geen|ikke|inte|nie|ani",
         r"не|нет|ни|ні|bukan|tidak|không|ليس\w*|غير|لا|لم|لن|לא|אינו|אינה|δεν|δε|μη|안|못",

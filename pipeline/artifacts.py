@@ -170,15 +170,19 @@ class Table(Generic[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         """Stream the rows."""
-        if not self.path.is_file():
-            raise UserError(f"{self.path} does not exist: run the stages before this one first (`dvc repro`)")
+        self._check()
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(ROWS_PER_GROUP):
                 columns = [batch.column(name).to_pylist() for name in self.schema.names]
                 yield from map(self.row, *columns)
 
+    def _check(self) -> None:
+        if not self.path.is_file():
+            raise UserError(f"{self.path} does not exist: run the stages before this one first (`dvc repro`)")
+
     def count(self) -> int:
         """Number of rows, from the file's footer."""
+        self._check()
         return int(pq.read_metadata(self.path).num_rows)
 
 

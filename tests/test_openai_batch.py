@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from batch_client import CHAT, COMPLETION, TEXTS, Serve, annotator, ask, check, requests, serve, spending, store  # noqa: F401 - fixtures
+from batch_client import COMPLETION, TEXTS, Serve, annotator, ask, check, requests, serve, spending, store  # noqa: F401 - serve and store are fixtures
 from batch_server import BatchServer
 
 from pipeline.errors import UserError

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from batch_client import CHAT, COMPLETION, TEXTS, Serve, annotator, ask, check, requests, serve, spending, store  # noqa: F401 - fixtures
+from batch_client import CHAT, TEXTS, Serve, annotator, ask, check, requests, serve, spending, store  # noqa: F401 - serve and store are fixtures
 from batch_server import BatchServer
 
 from pipeline.annotators.openai_batch import OpenAIBatch
@@ -25,13 +25,15 @@ def test_an_interrupted_run_leaves_its_batches_and_the_next_takes_them_up(
     serve: Serve, store: ResponseStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(seconds=60.0)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            ask(annotator(server.url, store), store, TEXTS)
-    finally:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    polls = itertools.count(1)
+
+    def interrupt(what: str) -> None:
+        if what.startswith("GET /v1/batches/") and next(polls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    server.does.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ask(annotator(server.url, store), store, TEXTS)
     assert "2 batches go on at the endpoint" in caplog.text
     assert len(store.notes("batch ")) == 2
     server.does.seconds = 0.0

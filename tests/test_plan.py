@@ -287,7 +287,7 @@ def test_stored_answers_are_shown_by_model_with_failures(project: Path) -> None:
         store.add([Answer.failed("x", responses.ErrorKind.TIMEOUT, "after 60 s\nof waiting " * 20)], origin)
         store.add([Answer("y", "x", None, "refused", 5, 1, 1.0, False)], origin)
     lines = stored.show().splitlines()
-    assert lines[1].split()[:8] == ["gpt-4o-mini", "openai", "1", "30", "0", "3,000", "90", "0.0005"]
+    assert lines[1].split()[:8] == ["gpt-4o-mini", "openai", "1", "30", "0", "3,000", "90", "0.00050"]
     assert lines[2].split()[:8] == ["mine", "openai", "1", "1", "1", "5", "1", "unknown"]
     assert lines[5].split()[:4] == ["time-out", "mine", "1", lines[2].split()[-1]]
     assert lines[6].startswith("  for example time-out: after 60 s of waiting after")

@@ -55,8 +55,8 @@ def run(params: Params) -> None:
 
 def _judge(answered: list[Response], params: Params) -> Iterable[tuple[Response, parsing.Verdict]]:
     scored = [row for row in answered if row.log_probabilities is not None]
-    parser = parsing.TextParser(params.task)
-    yield from ((row, parser.parse(row.answer)) for row in answered if row.log_probabilities is None)
+    parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
+    yield from ((row, parser.parse(row.answer, row.finish_reason)) for row in answered if row.log_probabilities is None)
     if not scored:
         return
     scores = {
