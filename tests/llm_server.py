@@ -21,9 +21,9 @@ from typing import Any
 
 FAULTS = (
     "429", "429 Retry-After", "500", "503", "time-out", "reset", "half a body", "malformed", "empty choices",
-    "wrong model", "trickle", "twice", "null", "html",
+    "wrong model", "trickle", "twice", "twice, late", "null", "html",
 )  # fmt: skip
-HARMLESS = ("wrong model", "twice")  # the answer is there all the same
+HARMLESS = ("wrong model", "twice", "twice, late")  # the answer is there all the same
 LABELS = ("negative", "positive")
 
 
@@ -45,6 +45,7 @@ class Behaviour:
     always: str | None = None  # to every request: a fault, "quota", "404", "html" or "other json"
     refuses: Sequence[str] = ()  # fields that are answered with 400, as reasoning models do
     counts: bool = True  # tokens, in `usage`
+    numbers: bool = True  # answers, in `id`
     hang_s: float = 30.0
     retry_after: str = "0.2"
 
@@ -60,6 +61,7 @@ class LLMServer:
         self.keep_bodies = True
         self.seen_faults: Counter[str] = Counter()
         self.most_under_way = self._under_way = 0
+        self._count = 0
         self._random = random.Random(behaviour.seed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
@@ -180,7 +182,8 @@ class LLMServer:
         elif fault is None or fault in HARMLESS:
             self.answered[text] += 1
             _send(writer, 200, answer | ({"model": "another"} if fault == "wrong model" else {}))
-            if fault == "twice":
+            if fault in ("twice", "twice, late"):
+                await asyncio.sleep(0.005 if fault == "twice, late" else 0.0)
                 _send(writer, 200, answer)
         else:
             await self._interrupt(fault, _bytes(200, answer), writer)
@@ -230,7 +233,9 @@ class LLMServer:
         asked = len(json.dumps(question.get("messages") or question["prompt"])) // 4
         usage = {"prompt_tokens": asked, "completion_tokens": 1, "total_tokens": asked + 1}
         kind = "text_completion" if plain else "chat.completion"
-        return {"id": "x", "object": kind, "created": 1, "model": b.model, "choices": [said]} | (
+        self._count += 1
+        id_ = f"answer-{self._count}" if b.numbers else "x"
+        return {"id": id_, "object": kind, "created": 1, "model": b.model, "choices": [said]} | (
             {"usage": usage} if b.counts else {}
         )
 

@@ -40,6 +40,14 @@ def test_bytes_bound_a_file_too(serve: Serve, store: ResponseStore) -> None:
         ask(annotator(server.url, store, max_bytes=90), store, ["another"])
 
 
+def test_a_file_of_some_megabytes(serve: Serve, store: ResponseStore) -> None:
+    server = serve()
+    texts = [f"good {i} {'long ' * 3000}" for i in range(150)]
+    asked = annotator(server.url, store, max_requests=200)
+    ask(asked, store, texts)
+    check(server, asked, store, texts)
+
+
 def _lines(server: BatchServer, store: ResponseStore) -> list[dict[str, Any]]:
     ask(annotator(server.url, store, max_requests=100), store, TEXTS)
     return server.requests(server.batches()[0])

@@ -79,9 +79,9 @@ def test_open_batches_count_in_the_budget_and_are_collected_beyond_it(serve: Ser
     asked = annotator(server.url, store)
     _leave_open(asked, TEXTS, server, store)
     each = asked._asker.prompt_tokens(requests(TEXTS)[0]) + 16
-    limits = spending(tokens=9 * each)
+    limits = spending(tokens=8 * each)
     ask(annotator(server.url, store, max_open=3), store, [*TEXTS[8:], *TEXTS[:8]], limits)
-    assert (len(store), limits.stopped is not None) == (9, True)
+    assert (len(store), limits.stopped is not None) == (8, True)
 
 
 def test_only_batches_that_hold_what_is_asked_for_are_waited_for(serve: Serve, store: ResponseStore) -> None:
@@ -138,6 +138,7 @@ def test_a_batch_without_a_noted_id_is_found_on_later_pages_of_the_list(serve: S
     assert set(server.billed.values()) == {1}
 
 
+Run = Callable[[BatchServer, Path, str, int], int]
 # Imports once and forks a run for each line that it reads; says the run's process id, then its exit status.
 RUNS = """
 import os, signal, sys, traceback
@@ -176,7 +177,7 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[[BatchServer, Path, str, int], int]]:
+def run() -> Iterator[Run]:
     """Run until the end, or until the `count`th moment of a kind, where it is killed; the exit status."""
     arguments = [sys.executable, "-c", RUNS, str(Path(__file__).parent)]
     key = os.environ | {"OPENAI_API_KEY": "right"}
@@ -192,6 +193,7 @@ def run() -> Iterator[Callable[[BatchServer, Path, str, int], int]]:
                 seen += 1
                 if seen == count and known.wait(10):
                     os.kill(child, signal.SIGKILL)
+                    raise ConnectionAbortedError  # what was sent is not read, what was done is not answered
 
             server.does.before = kill if moment == "before" else lambda _: None
             server.does.after = kill if moment == "after" else lambda _: None
@@ -206,19 +208,32 @@ def run() -> Iterator[Callable[[BatchServer, Path, str, int], int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after", "unstored", "stored"])
-def test_killed_at_each_request_and_around_each_commit(
-    serve: Serve, run: Callable[[BatchServer, Path, str, int], int], tmp_path: Path, moment: str
-) -> None:
-    """Killed twice at the same moment of a run, for each moment there is, and then left alone."""
-    texts, points = [*TEXTS, "[500] good"], 0
+def test_killed_once_at_each_request_or_commit(serve: Serve, run: Run, tmp_path: Path, moment: str) -> None:
+    points = 0
     for point in itertools.count(1):
         server, path = serve(f"server{point}"), tmp_path / f"{point}.sqlite"
-        statuses = [run(server, path, moment, point) for _ in range(2)]
-        assert run(server, path, "never", -1) == 0
-        with opened(path) as store:
-            check(server, annotator(server.url, store), store, texts)
-        if statuses[0] == 0:
+        status = run(server, path, moment, point)
+        if status == 0:
             break
-        assert statuses[0] == -signal.SIGKILL
+        assert status == -signal.SIGKILL
+        assert run(server, path, "never", -1) == 0
+        _check_all(server, path)
         points = point
     assert points >= {"before": 15, "after": 15, "unstored": 3, "stored": 3}[moment]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after", "unstored", "stored"])
+def test_killed_again_and_again(serve: Serve, run: Run, tmp_path: Path, moment: str) -> None:
+    """The first run at its first moment, the next at its second, and so on, until one comes to its end."""
+    server, path, runs = serve(), tmp_path / "killed.sqlite", 1
+    while (status := run(server, path, moment, runs)) != 0:
+        assert status == -signal.SIGKILL
+        runs += 1
+    assert runs > 2
+    _check_all(server, path)
+
+
+def _check_all(server: BatchServer, path: Path) -> None:
+    with opened(path) as store:
+        check(server, annotator(server.url, store), store, [*TEXTS, "[500] good"])

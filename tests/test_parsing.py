@@ -1,4 +1,4 @@
-"""From an answer to a label, or to the reason why there is none. Golden lines are answers that models really give."""
+"""From an answer to a label, or to the reason why there is none. What answers say is tested in test_answers.py."""
 
 import numpy as np
 import pytest
@@ -9,51 +9,30 @@ from pipeline.parsing import Floats, Reason, TextParser, calibrate, from_probabi
 TASK = Task(
     name="reviews",
     criterion="Is it good?",
-    labels={"negative": ["bad", "0"], "positive": ["good", "thumbs  up", "don’t miss"], "mixed": []},
+    labels={"negative": ["bad", "0"], "positive": ["good"], "mixed": []},
 )
-GOLDEN = {
-    "positive": "positive", "Positive": "positive", " POSITIVE.\n": "positive", '"positive"': "positive",
-    "**Positive**": "positive", "_positive_": "positive", "`negative`.": "negative", "“mixed”": "mixed",
-    "<positive>": "positive", "Sentiment=positive": "positive", "Label: negative\n": "negative", "0": "negative",
-    "Sure! The sentiment of this review is: positive.": "positive", "Good!!!": "positive", "thumbs\n up": "positive",
-    "Don't miss": "positive", "I'd say it is mixed (mixed).": "mixed", "bad, really bad": "negative",
-    "It is not long. Positive": "positive", "No, it is bad": "negative", "Negative - I can't recommend it": "negative",
-    # Rejected
-    "positive/negative": Reason.SEVERAL, "Neither positive nor negative": Reason.SEVERAL,
-    "good, not bad": Reason.SEVERAL, "positive\n\nReview: Dull.\nSentiment: negative": Reason.SEVERAL,
-    "not positive": Reason.NEGATED, "It isn’t good": Reason.NEGATED, "not a good film": Reason.NEGATED,
-    "not at all good": Reason.NEGATED, "This can't be called positive": Reason.NEGATED, "Hardly bad.": Reason.NEGATED,
-    "cannot be considered positive": Reason.NEGATED, "no good": Reason.NEGATED, "non-positive": Reason.NEGATED,
-    "far from good": Reason.NEGATED, "never a very good idea": Reason.NEGATED, "good? Not good!": Reason.NEGATED,
-    "positively": Reason.NO_LABEL, "goodish and badly": Reason.NO_LABEL, "10": Reason.NO_LABEL,
-    "I'm sorry, I can't help with that.": Reason.NO_LABEL, "neutral": Reason.NO_LABEL, "?": Reason.NO_LABEL,
-    "\U0001f44d": Reason.NO_LABEL,
-    "": Reason.EMPTY, " \n\t": Reason.EMPTY, "...": Reason.EMPTY, '""': Reason.EMPTY, None: Reason.MISSING,
-}  # fmt: skip
 
 
-@pytest.mark.parametrize(("answer", "expected"), GOLDEN.items())
-def test_golden_lines(answer: str | None, expected: str) -> None:
-    verdict = TextParser(TASK).parse(answer)
-    assert (verdict.label or verdict.reason) == expected
-    assert (verdict.label is None) is isinstance(expected, Reason)
-    assert verdict.probabilities == ([float(name == expected) for name in TASK.names] if verdict.label else [])
-    assert verdict.confidence == (1.0 if verdict.label else 0.0)
+@pytest.mark.parametrize("label", TASK.names)
+def test_a_label_named_is_certain(label: str) -> None:
+    verdict = TextParser(TASK).parse(f"The review is {label}.")
+    assert (verdict.label, verdict.reason, verdict.confidence) == (label, None, 1.0)
+    assert verdict.probabilities == [float(name == label) for name in TASK.names]
 
 
 @pytest.mark.parametrize(
-    ("answer", "label"),
+    ("answer", "finish_reason", "reason"),
     [
-        ("It is not spam.", "not spam"),
-        ("This is spam", "spam"),
-        ("not  SPAM", "not spam"),
-        ("C++ it is", "C++"),
-        ("Is it C?", "C"),
+        (None, "missing", Reason.MISSING),
+        (None, "stop", Reason.MISSING),
+        (None, "error", Reason.FAILED),
+        (None, "content_filter", Reason.FILTERED),
+        ("neutral", "stop", Reason.NO_LABEL),
     ],
 )
-def test_labels_that_hold_a_negation_each_other_or_signs(answer: str, label: str) -> None:
-    task = Task(name="t", criterion="?", labels={"spam": [], "not spam": [], "C": [], "C++": []})
-    assert TextParser(task).parse(answer).label == label
+def test_a_rejection_has_a_reason_and_no_probabilities(answer: str | None, finish_reason: str, reason: Reason) -> None:
+    verdict = TextParser(TASK).parse(answer, finish_reason)
+    assert (verdict.label, verdict.reason, verdict.probabilities, verdict.confidence) == (None, reason, [], 0.0)
 
 
 def test_the_first_of_equal_labels_wins_and_unsure_ones_are_rejected() -> None:

@@ -48,6 +48,7 @@ class BatchApi:
     def upload(self, lines: IO[bytes]) -> str:
         """Id of a new input file."""
         files = self._client.with_options(timeout=_TRANSFER_TIMEOUT_S).files
+        lines.flush()  # the client takes the length from the disk
         named = ("llambert.jsonl", lines, "application/jsonl")
         try:
             return self._patiently(lambda: _whole(files.create(file=named, purpose="batch"))).id

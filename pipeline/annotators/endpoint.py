@@ -194,8 +194,8 @@ class Asker:
     def client(self) -> AsyncOpenAI:
         """A client that leaves retries to its caller.
 
-        Its transport is aiohttp: where a server answers twice, the client's own would hand the second answer to the
-        next request. It takes half the time, too.
+        Its transport is aiohttp, which takes half the time of the client's own, and drops a connection on which more
+        was answered than asked (the other hands it to the next request).
 
         Raises:
             UserError: there is no key, or none that can be sent.

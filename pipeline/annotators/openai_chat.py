@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from openai import AsyncOpenAI
 
 from pipeline.annotators import Request
 from pipeline.annotators.endpoint import Asker
-from pipeline.annotators.failures import FAILURES, Trouble, trouble
+from pipeline.annotators.failures import FAILURES, MalformedError, Trouble, trouble
 from pipeline.annotators.pacing import Pace, backoff_s
 from pipeline.errors import UserError
 from pipeline.params import OpenAIAnnotator
@@ -31,6 +31,8 @@ from pipeline.spending import Spending
 log = logging.getLogger("llambert")
 _GROUP_S = 0.05  # answers of this time are handed over, and stored, together
 _LONG_PAUSE_S = 10.0  # worth a line in the log
+_LATEST = 10_000  # answers whose ids are remembered
+_REPEATED_AT_MOST = (10, 0.3)  # answers, or a share of all; where more come twice, their ids mean nothing
 _GIVEN_UP_IN_A_ROW = 20  # at least; requests without an answer after all attempts: the endpoint is gone
 
 
@@ -119,6 +121,34 @@ class _Retry:
     job: _Job = field(compare=False)
 
 
+class _Ids:
+    """Of the latest answers; by them an answer that is given twice is known, where a server numbers its answers."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, None] = {}
+        self._answers = self._repeated = 0
+
+    def repeated(self, id_: object) -> bool:
+        """Whether an answer of this id came before; never, where ids turn out to mean nothing."""
+        if not isinstance(id_, str) or not id_:
+            return False
+        self._answers += 1
+        if id_ not in self._latest:
+            self._latest[id_] = None
+            if len(self._latest) > _LATEST:
+                del self._latest[next(iter(self._latest))]
+            return False
+        self._repeated += 1
+        return self._repeated <= max(_REPEATED_AT_MOST[0], _REPEATED_AT_MOST[1] * self._answers)
+
+
+async def _close_after(client: AsyncOpenAI, users: set[asyncio.Task[Any]]) -> None:
+    try:
+        await asyncio.wait(users)
+    finally:
+        await client.close()
+
+
 class _Crowd:
     """The requests in flight, those that wait for a retry, and the answers that nobody has taken yet."""
 
@@ -126,6 +156,8 @@ class _Crowd:
         self._asker, self._params, self._jobs = asker, params, jobs
         self._pace = Pace(params.max_concurrency, params.requests_per_minute, params.tokens_per_minute)
         self._client: AsyncOpenAI = asker.client()
+        self._retiring: list[asyncio.Task[None]] = []  # clients that were replaced
+        self._ids = _Ids()
         self._in_flight: dict[asyncio.Task[Answer | Trouble], _Job] = {}
         self._ended: list[asyncio.Task[Answer | Trouble]] = []
         self._retries: list[_Retry] = []  # a heap
@@ -157,6 +189,7 @@ class _Crowd:
         for task in self._in_flight:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
+        await asyncio.gather(*self._retiring)
         await self._client.close()
 
     async def _wait(self, until: float) -> None:
@@ -193,12 +226,31 @@ class _Crowd:
 
     async def _ask(self, job: _Job) -> Answer | Trouble:
         try:
-            content = await self._asker.ask(self._client, job.body)
+            client = self._client
+            content = await self._asker.ask(client, job.body)
+            self._check_whose(content, client)
             # Of the waiting time, the share of one among all that wait: the sum is the time of the run.
             seconds = (time.monotonic() - job.sent_at) / max(len(self._in_flight), 1)
             return self._asker.answer(job.key, content, job.cut, seconds)
         except FAILURES as error:
             return trouble(error)
+
+    def _check_whose(self, content: object, client: AsyncOpenAI) -> None:
+        """Refuse another request's answer, which a server that answers twice leaves on the connection.
+
+        That connection stays out of step: all that follows goes over new ones.
+
+        Raises:
+            MalformedError: this answer was given before.
+        """
+        if not isinstance(content, Mapping) or not self._ids.repeated(content.get("id")):
+            return
+        if client is self._client:
+            self._client = self._asker.client()
+            retired = asyncio.get_running_loop().create_task(_close_after(client, set(self._in_flight)))
+            self._retiring.append(retired)
+            retired.add_done_callback(self._retiring.remove)
+        raise MalformedError("the answer to an earlier request came once more")
 
     def _end(self, task: asyncio.Task[Answer | Trouble]) -> None:
         self._ended.append(task)

@@ -162,8 +162,8 @@ class _Engine:
     def __init__(self, params: VllmAnnotator) -> None:
         if find_spec("vllm") is None:
             raise UserError(
-                "annotate.annotator.kind vllm needs vLLM, which pins a torch of its own: `make vllm` installs both in "
-                ".venv-vllm; then run this stage there: `.venv-vllm/bin/python -m pipeline annotate`"
+                "annotate.annotator.kind vllm needs vLLM, in an environment of its own: `make vllm` makes .venv-vllm "
+                "(or `pip install 'llambert[vllm]'`); run this stage there: `.venv-vllm/bin/python -m pipeline annotate`"
             )
         # In this process: schedules don't depend on timing, and a killed run leaves no other behind on the GPU.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

@@ -81,13 +81,17 @@ class _Plan:
             self._row(f"LLM labels {self._corpus_name}", self._corpus),
             self._encoder(),
         ]
-        notes = [("tokens", self._tokens_note()), ("prices", self._prices_note()), ("times", self._times_note())]
-        limits = limits or ["none is set (annotate.budget): the run ends when all is answered"]
-        return [
-            *table(rows),
-            "",
-            *(f"{name:<8}{note}" for name, note in [*notes, *(("budget", line) for line in limits)]),
+        notes = [
+            ("tokens", self._tokens_note()),
+            ("answers", self._answers_note()),
+            ("prices", self._prices_note()),
+            ("times", self._times_note()),
+            *(
+                ("budget", line)
+                for line in limits or ["none is set (annotate.budget): the run ends when all is answered"]
+            ),
         ]
+        return [*table(rows), "", *(f"{name:<9}{note}" for name, note in notes if note)]
 
     def _identity(self) -> tuple[Callable[[Request], str] | None, str, Mode | None, int]:
         """How answers are found in the store (None: the server's mode must be known first), model, mode, tokens."""
@@ -172,12 +176,15 @@ class _Plan:
             return "none: the answers are there already"
         whole = max(self._sample.requests, self._corpus.requests) <= _PART
         part = "all texts" if whole else f"{_PART:,} random texts (± is a 95 % interval)"
-        pace = self._pace
-        answers = f"; at most {self._answer_at_most} an answer" if self._answer_at_most else ""
-        if answers and pace is not None and pace.answers >= _PACE_AT_LEAST:
-            answers = f"; {pace.answer_tokens:.3g} an answer, as {pace.answers:,} stored ones have"
+        return f"{self._count.how}, on {part}"
+
+    def _answers_note(self) -> str | None:
+        if not self._answer_at_most:
+            return None
         unasked = "" if self._mode else "; the server was not asked yet what it can do"
-        return f"{self._count.how}, on {part}{answers}{unasked}"
+        if self._pace is not None and self._pace.answers >= _PACE_AT_LEAST:
+            return f"{self._pace.answer_tokens:.3g} tokens each, as {self._pace.answers:,} stored ones have{unasked}"
+        return f"{self._answer_at_most:,} tokens each at most{unasked}"
 
     def _prices_note(self) -> str:
         return costing.unpriced(self._params) or costing.origin(self._params)
