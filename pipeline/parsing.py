@@ -1,16 +1,13 @@
 """From answers to labels: log-probabilities or text become a label with a confidence, or a rejection with a reason."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline import answers
+from pipeline.calibrating import Floats
 from pipeline.params import Parse, Task
-
-Floats = npt.NDArray[np.float64]
 
 
 class Reason(StrEnum):
@@ -138,42 +135,3 @@ def from_probabilities(probabilities: Floats, task: Task, params: Parse) -> Verd
     if verdict.confidence < params.min_confidence:
         return Verdict(None, values, Reason.UNSURE)
     return verdict
-
-
-def calibrate(log_probabilities: Floats, content_free: Floats, params: Parse, labels: Sequence[str]) -> "Calibration":
-    """The shift that removes the language model's own preference for a label.
-
-    Args:
-        log_probabilities: (texts, labels) of the sample, not normalised.
-        content_free: (prompts, labels) of prompts without content; used by contextual calibration only.
-        params: method and the assumed share of each label in the corpus.
-        labels: in the order of the columns.
-
-    Returns:
-        Contextual calibration divides by the mean answer to content-free prompts (Zhao et al. 2021, arXiv 2102.09690),
-        batch calibration by the mean answer over the sample (Zhou et al. 2023, arXiv 2309.17249); both in log space.
-    """
-    share = params.prior or {label: 1 / len(labels) for label in labels}
-    prior = np.log([max(share[label], 1e-9) for label in labels])
-    if params.calibration == "none":
-        return Calibration(np.zeros(len(labels)))
-    seen = content_free if params.calibration == "contextual" else log_probabilities
-    return Calibration(prior - np.log(softmax(seen).mean(axis=0)))
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A shift of each label's log-probability: (labels,)."""
-
-    shift: Floats
-
-    def __call__(self, log_probabilities: Floats) -> Floats:
-        """(texts, labels) log-probabilities to probabilities."""
-        return softmax(log_probabilities + self.shift)
-
-
-def softmax(logits: Floats) -> Floats:
-    """Along the last axis, safe for large values."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    total: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return total

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline import parsing
+from pipeline import calibrating, parsing
 from pipeline.params import Params
 from pipeline.parsing import Verdict
 from pipeline.responses import Answer
@@ -14,24 +14,36 @@ _ENOUGH = 20  # answers; fewer say nothing
 
 
 class Judge:
-    """Turns answers into verdicts as `parse` does, with the calibration that the answers given at first ask for."""
+    """Turns answers into verdicts as `parse` does, with the calibration that the answers given at first ask for.
 
-    def __init__(self, params: Params, first: Sequence[Answer] = (), content_free: Sequence[Answer] = ()) -> None:
+    `gold` is validation gold: true labels and answers.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        first: Sequence[Answer] = (),
+        content_free: Sequence[Answer] = (),
+        gold: Sequence[tuple[str, Answer]] = (),
+    ) -> None:
         self._task, self._params, self.min_yield = params.task, params.parse, params.parse.min_yield
         self._parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
-        sample, free = (
-            np.array([a.log_probabilities for a in some if a.log_probabilities]) for some in (first, content_free)
+        scored = [(label, answer) for label, answer in gold if answer.log_probabilities]
+        scores = calibrating.Scores(
+            _scores(first), _scores(content_free), _scores([a for _, a in scored]), [label for label, _ in scored]
         )
-        self._calibration = parsing.Calibration(np.zeros(len(params.task.names)))
-        if len(free if params.parse.calibration == "contextual" else sample):
-            self._calibration = parsing.calibrate(sample, free, params.parse, params.task.names)
+        self._calibration = calibrating.calibrate(scores, params.parse, params.task.names)
 
     def __call__(self, answer: Answer) -> Verdict:
         """A label, or a reason why there is none."""
         if answer.log_probabilities is None:
             return self._parser.parse(answer.answer, answer.finish_reason)
-        probabilities = self._calibration(np.array([answer.log_probabilities]))[0]
+        probabilities = self._calibration(np.array(answer.log_probabilities))
         return parsing.from_probabilities(probabilities, self._task, self._params)
+
+
+def _scores(answers: Sequence[Answer]) -> calibrating.Floats:
+    return np.array([answer.log_probabilities for answer in answers if answer.log_probabilities])
 
 
 class Tally:

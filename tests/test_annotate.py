@@ -334,7 +334,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak memory as Linux tells it")
 def test_memory_does_not_grow_with_the_sample() -> None:
     peaks = []
-    for count in (12_000, 48_000):  # more than the rows that are held at a time: 10,000
+    for count in (30_000, 66_000):  # both more than two groups of rows, 10,000 each: the most that is held at a time
         STORE.unlink(missing_ok=True)
         texts(count, text="a text of many words " * 100)
         record(good(count))

@@ -84,7 +84,7 @@ CASES = [
     ("encoders__tfidf__words", [2, 1], "encoders.tfidf: an n-gram range goes from the shorter to the longer: [1, 2]"),
     ("train__seeds", [1, 2, 1], "train: `seeds` names something twice: [1, 2, 1]"),
     ("parse__prior", {"no": 1.0}, "params: parse.prior must give a share to each of ['negative', 'positive']"),
-    ("parse__calibration", "bach", "parse.calibration: Input should be 'none', 'batch' or 'contextual' (got 'bach')"),
+    ("parse__calibration", "x", "parse.calibration: Input should be 'auto', 'none', 'batch' or 'contextual' (got 'x')"),
     (
         "train__encoders",
         ["mini", "tfidf", "big"],

@@ -100,6 +100,7 @@ CASES = {
     "batch": "{calibration: batch}",
     "prior": "{calibration: batch, prior: {negative: 0.8, positive: 0.2}, min_confidence: 0.6}",
     "contextual": "{calibration: contextual}",
+    "auto": "{calibration: auto}",
 }
 
 
@@ -109,7 +110,7 @@ def test_a_judge_says_what_parse_says(block: str) -> None:
     sample = [scored(*random.normal([-2, -3], 1), key=f"s{i}") for i in range(60)]
     people = [scored(*random.normal([-2, -3], 1), key=f"g{i}") for i in range(30)]
     free = [scored(-1.0, -2.5, key="f0"), scored(-1.5, -1.6, key="f1")]
-    judge = Judge(made, sample, free)
+    judge = Judge(made, sample, free, [("positive", answer) for answer in people])
     verdicts = parsed(made, sample, people, free)
     unsure = (None, Reason.UNSURE, [])  # of gold, whose rejections are not written
     for answer in sample + people:
@@ -155,7 +156,7 @@ def parsed(
 ) -> dict[str, tuple[str | None, str | None, list[float]]]:
     """What the stage parse makes of the same answers, by key: label, reason, probabilities."""
     SAMPLE.write(Sampled(a.key, "text", a.key, "train") for a in sample)
-    GOLD.write(Gold(a.key, "text", a.key, "positive", "test") for a in people)
+    GOLD.write(Gold(a.key, "text", a.key, "positive", "validation") for a in people)
     rows = [
         (a, purpose) for purpose, some in (("sample", sample), ("gold", people), ("content_free", free)) for a in some
     ]

@@ -169,7 +169,7 @@ class _Scorer:
         return scores
 
     def _attend(self, width: int) -> None:
-        """Choose how attention over new tokens is computed: by their number alone, so that resumed runs choose alike."""
+        """Choose how attention over new tokens is computed: by their number alone, so resumed runs choose alike."""
         if self.device.type == "cpu":
             self._model.set_attn_implementation("eager" if width <= _SHORT else "sdpa")
 

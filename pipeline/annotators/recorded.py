@@ -16,7 +16,8 @@ from serving.files import sha256
 if TYPE_CHECKING:
     import duckdb
 
-_BATCH = 50_000  # ids that are looked up in one pass over the files
+_BATCH = 10_000  # ids that are looked up in one pass over the files
+_GROUP = 5_000  # answers that are handed over, and stored, together
 
 
 class Recorded:
@@ -41,17 +42,19 @@ class Recorded:
         self, requests: Iterable[Request], stored: Container[str], spending: Spending
     ) -> Iterator[list[Answer]]:
         """Yield the recorded answer of each request; `finish_reason` is missing where there is none. They are free."""
-        missing = (request for request in requests if self.key(request) not in stored)
-        while window := list(islice(missing, _BATCH)):
-            wanted = {request.id for request in window}
+        missing = ((self.key(request), request.id) for request in requests)  # texts are not needed
+        while window := dict(islice(((key, id_) for key, id_ in missing if key not in stored), _BATCH)):
+            wanted = set(window.values())
             found: dict[str, str] = {}
             for file in reversed(self._files):
                 found.update(_read(file, wanted))
-            by_key = {self.key(request): request for request in window}
-            yield [self._answer(request, found.get(request.id)) for request in by_key.values()]
+            answers = (_answer(key, found.get(id_)) for key, id_ in window.items())
+            while group := list(islice(answers, _GROUP)):
+                yield group
 
-    def _answer(self, request: Request, text: str | None) -> Answer:
-        return Answer(self.key(request), text, None, "missing" if text is None else "stop", 0, 0, 0.0, False)
+
+def _answer(key: str, text: str | None) -> Answer:
+    return Answer(key, text, None, "missing" if text is None else "stop", 0, 0, 0.0, False)
 
 
 def _open(db: "duckdb.DuckDBPyConnection", path: str) -> "duckdb.DuckDBPyRelation":

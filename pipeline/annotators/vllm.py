@@ -163,7 +163,7 @@ class _Engine:
         if find_spec("vllm") is None:
             raise UserError(
                 "annotate.annotator.kind vllm needs vLLM, in an environment of its own: `make vllm` makes .venv-vllm "
-                "(or `pip install 'llambert[vllm]'`); run this stage there: `.venv-vllm/bin/python -m pipeline annotate`"
+                "(or `pip install 'llambert[vllm]'`); then `.venv-vllm/bin/python -m pipeline annotate`"
             )
         # In this process: schedules don't depend on timing, and a killed run leaves no other behind on the GPU.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

@@ -115,8 +115,10 @@ def _look_at(params: Params, pilot: list[Question], store: ResponseStore) -> Jud
         if question.key in found:
             by_purpose[question.purpose].append((question, found[question.key]))
     sample, free = ([answer for _, answer in by_purpose[purpose]] for purpose in ("sample", "content_free"))
-    judge = Judge(params, sample, free)
-    gold = [(str(question.label), judge(answer)) for question, answer in by_purpose["gold"]]
+    validation = {row.id for row in GOLD if row.split == "validation"}
+    people = [(question.id, str(question.label), answer) for question, answer in by_purpose["gold"]]
+    judge = Judge(params, sample, free, [(label, answer) for id_, label, answer in people if id_ in validation])
+    gold = [(label, judge(answer)) for _, label, answer in people]
     why = piloting.objection(list(map(judge, sample)), gold, judge.min_yield)
     if why is not None:
         raise UserError(

@@ -5,12 +5,13 @@ Every sampled text becomes exactly one row: a label, or a rejection with its rea
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from pipeline import parsing
+from pipeline import calibrating, parsing
 from pipeline.artifacts import GOLD, LABELS, REJECTED, RESPONSES, SAMPLE, TEACHER, Label, Rejected, Response, metrics
+from pipeline.calibrating import Calibration
 from pipeline.errors import UserError
 from pipeline.params import Params
 
@@ -20,7 +21,8 @@ log = logging.getLogger("llambert")
 def run(params: Params) -> None:
     """Calibrate on the sample, judge every response."""
     answered = list(RESPONSES)
-    verdicts = {response.id: (response, verdict) for response, verdict in _judge(answered, params)}
+    calibration = _calibration(answered, params)
+    verdicts = {response.id: (response, verdict) for response, verdict in _judge(answered, params, calibration)}
     sampled = [(row.id, row.split) for row in SAMPLE]
     labels, rejected = _sorted_out(sampled, verdicts)
     REJECTED.write(rejected)
@@ -48,26 +50,56 @@ def run(params: Params) -> None:
             "shares": {label: shares[label] / len(labels) for label in params.task.names},
             "mean_confidence": float(np.mean([row.confidence for row in labels])),
             "teacher": {"answered": len(teacher), "rejected": len(unanswered)},
+            "calibration": {"method": calibration.method, "right": calibration.right} if calibration else None,
         }
     )
     log.info("parse: %d labels, %d rejected (yield %.1f %%)", len(labels), len(rejected), 100 * share)
 
 
-def _judge(answered: list[Response], params: Params) -> Iterable[tuple[Response, parsing.Verdict]]:
-    scored = [row for row in answered if row.log_probabilities is not None]
+def _judge(
+    answered: list[Response], params: Params, calibration: Calibration | None
+) -> Iterator[tuple[Response, parsing.Verdict]]:
     parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
-    yield from ((row, parser.parse(row.answer, row.finish_reason)) for row in answered if row.log_probabilities is None)
-    if not scored:
-        return
-    scores = {
-        p: np.array([row.log_probabilities for row in scored if row.purpose == p]) for p in ("sample", "content_free")
-    }
-    calibration = parsing.calibrate(scores["sample"], scores["content_free"], params.parse, params.task.names)
-    for row, probabilities in zip(
-        scored, calibration(np.array([row.log_probabilities for row in scored])), strict=True
-    ):
-        if row.purpose != "content_free":
+    for row in answered:
+        if row.log_probabilities is None or calibration is None:
+            yield row, parser.parse(row.answer, row.finish_reason)
+        elif row.purpose != "content_free":
+            probabilities = calibration(np.array(row.log_probabilities))
             yield row, parsing.from_probabilities(probabilities, params.task, params.parse)
+
+
+def _calibration(answered: list[Response], params: Params) -> Calibration | None:
+    """What removes the LLM's preference for a label; None where no answer has log-probabilities."""
+    scores = {
+        purpose: {
+            row.id: row.log_probabilities
+            for row in answered
+            if row.purpose == purpose and row.log_probabilities is not None
+        }
+        for purpose in ("sample", "content_free", "gold")
+    }
+    if not any(scores.values()):
+        return None
+    gold = {row.id: row.label for row in GOLD if row.split == "validation" and row.id in scores["gold"]}
+    found = calibrating.calibrate(
+        calibrating.Scores(
+            sample=np.array(list(scores["sample"].values())),
+            content_free=np.array(list(scores["content_free"].values())),
+            gold=np.array([scores["gold"][id_] for id_ in gold]),
+            truth=list(gold.values()),
+        ),
+        params.parse,
+        params.task.names,
+    )
+    if found.right:
+        log.info("parse: calibration %s (right on validation gold: %s)", found.method, _shares(found.right))
+    elif params.parse.calibration == "auto":
+        log.info("parse: no calibration: there is too little validation gold to tell whether one helps")
+    return found
+
+
+def _shares(right: Mapping[str, float]) -> str:
+    return ", ".join(f"{method} {share:.1%}" for method, share in right.items())
 
 
 def _sorted_out(

@@ -1,0 +1,71 @@
+"""Remove a language model's own preference for a label from its log-probabilities, where that helps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.params import Parse
+
+Floats = npt.NDArray[np.float64]
+_ENOUGH = 20  # gold texts; fewer decide nothing
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A shift of each label's log-probability: (labels,)."""
+
+    method: str
+    shift: Floats
+    right: dict[str, float] = field(default_factory=dict)  # share of gold by method, where gold decided
+
+    def __call__(self, log_probabilities: Floats) -> Floats:
+        """(texts, labels) log-probabilities to probabilities."""
+        return softmax(log_probabilities + self.shift)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities, not normalised: (texts, labels)."""
+
+    sample: Floats
+    content_free: Floats  # of prompts without content
+    gold: Floats
+    truth: Sequence[str]  # label of each row of `gold`
+
+
+def calibrate(scores: Scores, params: Parse, labels: Sequence[str]) -> Calibration:
+    """The shift that params ask for; `auto` takes the one that is most often right on gold.
+
+    Contextual calibration divides by the mean answer to content-free prompts (Zhao et al. 2021, arXiv 2102.09690),
+    batch calibration by the mean answer over the sample (Zhou et al. 2023, arXiv 2309.17249); both in log space, and
+    both assume the share of each label in the corpus. They may help or hurt: without 20 gold texts or more, `auto` is
+    none, and a method must be right on more of them than none is.
+    """
+    if params.calibration != "auto":
+        return Calibration(params.calibration, _shift(params.calibration, scores, params, labels))
+    if len(scores.truth) < _ENOUGH:
+        return Calibration("none", np.zeros(len(labels)))
+    truth = np.array([labels.index(label) for label in scores.truth])
+    shifts = {method: _shift(method, scores, params, labels) for method in ("none", "batch", "contextual")}
+    right = {method: float(np.mean((scores.gold + s).argmax(axis=1) == truth)) for method, s in shifts.items()}
+    best = max(shifts, key=lambda method: right[method])  # the first of equals: none, if nothing is better
+    return Calibration(best, shifts[best], right)
+
+
+def _shift(method: str, scores: Scores, params: Parse, labels: Sequence[str]) -> Floats:
+    seen = {"batch": scores.sample, "contextual": scores.content_free}.get(method)
+    if seen is None or not len(seen):
+        return np.zeros(len(labels))
+    share = params.prior or {label: 1 / len(labels) for label in labels}
+    prior = np.log([max(share[label], 1e-9) for label in labels])
+    shift: Floats = prior - np.log(softmax(seen).mean(axis=0))
+    return shift
+
+
+def softmax(logits: Floats) -> Floats:
+    """Along the last axis, safe for large values."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    total: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return total
