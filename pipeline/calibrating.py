@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline import scoring
 from pipeline.params import Parse
+from pipeline.scoring import Floats, softmax
 
-Floats = npt.NDArray[np.float64]
 _ENOUGH = 20  # gold texts; fewer decide nothing
 
 
@@ -18,7 +18,7 @@ class Calibration:
 
     method: str
     shift: Floats
-    right: dict[str, float] = field(default_factory=dict)  # share of gold by method, where gold decided
+    log_loss: dict[str, float] = field(default_factory=dict)  # on gold by method, where gold decided
 
     def __call__(self, log_probabilities: Floats) -> Floats:
         """(texts, labels) log-probabilities to probabilities."""
@@ -36,12 +36,13 @@ class Scores:
 
 
 def calibrate(scores: Scores, params: Parse, labels: Sequence[str]) -> Calibration:
-    """The shift that params ask for; `auto` takes the one that is most often right on gold.
+    """The shift that params ask for; `auto` takes the one with the lowest log loss on gold.
 
     Contextual calibration divides by the mean answer to content-free prompts (Zhao et al. 2021, arXiv 2102.09690),
     batch calibration by the mean answer over the sample (Zhou et al. 2023, arXiv 2309.17249); both in log space, and
-    both assume the share of each label in the corpus. They may help or hurt: without 20 gold texts or more, `auto` is
-    none, and a method must be right on more of them than none is.
+    both assume the share of each label in the corpus. They may help or hurt: `auto` is none where there are fewer than
+    20 gold texts, or none is as good. Log loss decides, not accuracy: fifty texts tell few methods apart by counting,
+    and the encoder learns probabilities.
     """
     if params.calibration != "auto":
         return Calibration(params.calibration, _shift(params.calibration, scores, params, labels))
@@ -49,9 +50,9 @@ def calibrate(scores: Scores, params: Parse, labels: Sequence[str]) -> Calibrati
         return Calibration("none", np.zeros(len(labels)))
     truth = np.array([labels.index(label) for label in scores.truth])
     shifts = {method: _shift(method, scores, params, labels) for method in ("none", "batch", "contextual")}
-    right = {method: float(np.mean((scores.gold + s).argmax(axis=1) == truth)) for method, s in shifts.items()}
-    best = max(shifts, key=lambda method: right[method])  # the first of equals: none, if nothing is better
-    return Calibration(best, shifts[best], right)
+    losses = {method: scoring.log_loss(scores.gold + shift, truth) for method, shift in shifts.items()}
+    best = min(losses, key=lambda method: losses[method])  # the first of equals: none, if nothing is better
+    return Calibration(best, shifts[best], losses)
 
 
 def _shift(method: str, scores: Scores, params: Parse, labels: Sequence[str]) -> Floats:
@@ -62,10 +63,3 @@ def _shift(method: str, scores: Scores, params: Parse, labels: Sequence[str]) ->
     prior = np.log([max(share[label], 1e-9) for label in labels])
     shift: Floats = prior - np.log(softmax(seen).mean(axis=0))
     return shift
-
-
-def softmax(logits: Floats) -> Floats:
-    """Along the last axis, safe for large values."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    total: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return total

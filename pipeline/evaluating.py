@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import scoring
-from pipeline.calibrating import softmax
 from pipeline.params import Evaluate
-from pipeline.scoring import Floats, Ints
+from pipeline.scoring import Floats, Ints, softmax
 
 
 @dataclass(frozen=True)

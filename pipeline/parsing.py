@@ -6,8 +6,8 @@ from enum import StrEnum
 import numpy as np
 
 from pipeline import answers
-from pipeline.calibrating import Floats
 from pipeline.params import Parse, Task
+from pipeline.scoring import Floats
 
 
 class Reason(StrEnum):

@@ -9,6 +9,7 @@ from pipeline import calibrating, parsing
 from pipeline.params import Params
 from pipeline.parsing import Verdict
 from pipeline.responses import Answer
+from pipeline.scoring import Floats
 
 _ENOUGH = 20  # answers; fewer say nothing
 
@@ -42,7 +43,7 @@ class Judge:
         return parsing.from_probabilities(probabilities, self._task, self._params)
 
 
-def _scores(answers: Sequence[Answer]) -> calibrating.Floats:
+def _scores(answers: Sequence[Answer]) -> Floats:
     return np.array([answer.log_probabilities for answer in answers if answer.log_probabilities])
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from pipeline import costing, plotting, scoring
 from pipeline.artifacts import Prediction
-from pipeline.calibrating import softmax
 from pipeline.costing import Usage
 from pipeline.params import Params
+from pipeline.scoring import softmax
 
 Interval = Mapping[str, float]
 AGREEMENT = "agreement with held-out LLM labels"

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibrating import softmax
 from pipeline.params import Evaluate
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 _ECE_BINS = 15
+
+
+def softmax(logits: Floats) -> Floats:
+    """Along the last axis, safe for large values."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    total: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return total
 
 
 def confusion(reference: Ints, predicted: Ints, labels: int) -> Ints:

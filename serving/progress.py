@@ -62,4 +62,5 @@ class _Lines:
         self.done += count
         if time.monotonic() - self.last >= _LOG_EVERY_S:
             self.last = time.monotonic()
-            sys.stderr.write(f"{self.what}: {self.done:,}/{self.total:,}, {self.rate()} {note}".rstrip() + "\n")
+            parts = f"{self.what}: {self.done:,}/{self.total:,}", self.rate(), note
+            sys.stderr.write(", ".join(filter(None, parts)) + "\n")

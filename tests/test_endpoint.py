@@ -19,7 +19,7 @@ from pipeline.annotators.endpoint import Asker
 from pipeline.annotators.failures import MalformedError, trouble
 from pipeline.errors import UserError
 from pipeline.params import OpenAIAnnotator, Prompt, Task
-from pipeline.prompts import Template
+from pipeline.prompts import Template, Variant
 from pipeline.responses import Answer, ErrorKind, ResponseStore
 
 TASK = Task(name="reviews", criterion="Is it good?", labels={"negative": [], "positive": []})
@@ -99,6 +99,17 @@ def test_long_texts_are_cut_and_counted_as_they_are_sent(make: Make) -> None:
     assert cut
     assert len(body["messages"][-1]["content"]) < 70
     assert asker.prompt_tokens(Request("a", "word " * 100)) == asker.prompt_tokens(Request("b", "x" * 45))
+
+
+def test_examples_of_a_texts_own_are_cut_and_counted_too(make: Make) -> None:
+    asker = make(mode="text", max_text_tokens=10)
+    variant = Variant((0, 1), (("shot " * 100, 0), ("short", 1)))
+    body, cut = asker.body(Request("a", "word", variant))
+    assert not cut
+    assert [len(turn["content"]) < 70 for turn in body["messages"]] == [True] * 6
+    more = asker.prompt_tokens(Request("a", "word", variant)) - asker.prompt_tokens(Request("a", "word"))
+    shown = sum(len(turn["content"]) for turn in body["messages"][1:-1])
+    assert more == pytest.approx(shown / 4, abs=3)
 
 
 def test_the_key_tells_apart_all_that_shapes_an_answer(make: Make) -> None:

@@ -8,9 +8,9 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline import evaluating, scoring
-from pipeline.calibrating import softmax
 from pipeline.evaluating import Candidate, Reference
 from pipeline.params import Evaluate
+from pipeline.scoring import softmax
 
 LABELS = ["negative", "positive"]
 PARAMS = Evaluate(resamples=200)

@@ -6,8 +6,8 @@ from scipy.stats import t
 from sklearn import metrics
 
 from pipeline import scoring
-from pipeline.calibrating import softmax
 from pipeline.params import Evaluate
+from pipeline.scoring import softmax
 
 
 def drawn(seed: int, labels: int, texts: int, right: float = 0.6) -> tuple[scoring.Ints, scoring.Ints]:

@@ -192,7 +192,7 @@ def _stages() -> None:
         "sample": {"sampled": 40, "train": 20, "held_out": 20, "eligible": 190, "seconds": 1.0},
         "annotate": {"model": "m", "answers": 40, "money": 0.008, "prompt_tokens": 4000, "answer_tokens": 0,
                      "seconds": 72.0, "cut": 0},
-        "parse": {"calibration": {"method": "batch", "right": {"none": 0.8}},
+        "parse": {"calibration": {"method": "batch", "log_loss": {"none": 0.3}},
                   "labelled": 38, "rejected": 2, "yield": 0.95, "rejected_by_reason": {"no label": 2},
                   "shares": {"negative": 0.5, "positive": 0.5}, "teacher": {"answered": 40, "rejected": 0}},
         "export": {"candidate": "mini-llm-1", "precisions": {"fp32": {"bytes": 9, "flips": 0.0, "max_difference": 0.0}},

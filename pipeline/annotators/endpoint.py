@@ -116,14 +116,15 @@ class Asker:
         """What is posted to `url`, and whether the text was cut."""
         p, mode = self.params, mode or self.mode
         text, cut = self.cutter(request.text)
+        variant = self.cutter.variant(request.variant)
         body: dict[str, Any] = {"model": p.model, self.limit_field: self.max_answer_tokens(mode)}
         if p.temperature is not None:
             body["temperature"] = p.temperature
         completion = self.template.style == "completion"
         if completion:
-            body["prompt"] = self.template.completion(text, request.variant)
+            body["prompt"] = self.template.completion(text, variant)
         else:
-            body["messages"] = self.template.messages(text, request.variant)
+            body["messages"] = self.template.messages(text, variant)
         if mode == "log_probabilities" and completion:
             body["logprobs"] = p.top_log_probabilities
         elif mode == "log_probabilities":
@@ -144,7 +145,9 @@ class Asker:
     def prompt_tokens(self, request: Request) -> int:
         """Tokens of a prompt, counted or estimated."""
         text, _ = self.cutter(request.text)
-        return self._rules_tokens + self.cutter.count(text)
+        variant = self.cutter.variant(request.variant)
+        rules = self._rules_tokens if variant is None else self.cutter.count(self.template.rules(variant))
+        return rules + self.cutter.count(text)
 
     @cached_property
     def _rules_tokens(self) -> int:

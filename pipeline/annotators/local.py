@@ -13,11 +13,10 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from jinja2 import TemplateError
-
 from pipeline import weights
 from pipeline.annotators import Request
 from pipeline.annotators.cutting import Cutter
+from pipeline.annotators.tokens import Tokens, prompt_tokens
 from pipeline.errors import UserError
 from pipeline.params import LocalAnnotator
 from pipeline.prompts import Template
@@ -25,7 +24,6 @@ from pipeline.responses import Answer
 from pipeline.spending import Spending
 from serving import batching
 
-Tokens = list[int]
 _WINDOW = 2048  # prompts that are sorted by length together, and held in memory
 _SHORT = 192  # tokens of a prompt's own up to which plain products beat torch's fused attention on a CPU: 5 times at 37
 
@@ -85,23 +83,7 @@ class Local:
             ]
 
     def _prompt(self, request: Request) -> tuple[Tokens, bool]:
-        """Token ids of the prompt, and whether the text was cut."""
-        text, cut = self._scorer.cut(request.text)
-        tokenizer = self._scorer.tokenizer
-        if self._template.style == "completion":
-            # A prompt without any token (no text, nothing around it) is the start of a document.
-            return tokenizer(self._template.completion(text, request.variant)).input_ids or [
-                tokenizer.eos_token_id
-            ], cut
-        messages = self._template.messages(text, request.variant)
-        try:
-            chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except (ValueError, TemplateError) as error:
-            raise UserError(
-                f"the chat template of '{self._params.model}' refuses the prompt ({str(error)[:200]}): mend "
-                "annotate.prompt, or use the style completion"
-            ) from error
-        return tokenizer(chat, add_special_tokens=False).input_ids, cut
+        return prompt_tokens(self._scorer.tokenizer, self._template, request, self._scorer.cut)
 
     @cached_property
     def _scorer(self) -> "_Scorer":

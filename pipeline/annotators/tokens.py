@@ -25,11 +25,12 @@ def prompt_tokens(tokenizer: Any, template: Template, request: Request, cutter: 
         UserError: the tokenizer has no chat template, or that one refuses the messages.
     """
     text, cut = cutter(request.text)
+    variant = cutter.variant(request.variant)
     if template.style == "completion":
-        tokens: Tokens = tokenizer(template.completion(text, request.variant)).input_ids
+        tokens: Tokens = tokenizer(template.completion(text, variant)).input_ids
         # A prompt without any token (no text, nothing around it) is the start of a document.
         return tokens or [tokenizer.eos_token_id], cut
-    messages = template.messages(text, request.variant)
+    messages = template.messages(text, variant)
     try:
         chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except (ValueError, TemplateError) as error:

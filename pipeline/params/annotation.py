@@ -107,7 +107,7 @@ class Annotate(Block):
 class Parse(Block):
     """From answers to labels. Calibration removes the LLM's preference for a label (arXiv 2309.17249, 2102.09690)."""
 
-    calibration: Literal["auto", "none", "batch", "contextual"] = "auto"  # auto: what is most often right on gold
+    calibration: Literal["auto", "none", "batch", "contextual"] = "auto"  # auto: what fits gold best
     prior: dict[str, Annotated[float, Field(ge=0)]] | None = None  # share of each label in the corpus; uniform if null
     min_confidence: Share = 0.0
     min_yield: Share = 0.5

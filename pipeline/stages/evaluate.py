@@ -26,9 +26,9 @@ from pipeline.artifacts import (
     Prediction,
     metrics,
 )
-from pipeline.calibrating import softmax
 from pipeline.evaluating import Candidate, Reference
 from pipeline.params import Params
+from pipeline.scoring import softmax
 from serving.files import replacing
 
 log = logging.getLogger("llambert")

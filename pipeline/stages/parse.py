@@ -50,7 +50,7 @@ def run(params: Params) -> None:
             "shares": {label: shares[label] / len(labels) for label in params.task.names},
             "mean_confidence": float(np.mean([row.confidence for row in labels])),
             "teacher": {"answered": len(teacher), "rejected": len(unanswered)},
-            "calibration": {"method": calibration.method, "right": calibration.right} if calibration else None,
+            "calibration": {"method": calibration.method, "log_loss": calibration.log_loss} if calibration else None,
         }
     )
     log.info("parse: %d labels, %d rejected (yield %.1f %%)", len(labels), len(rejected), 100 * share)
@@ -91,15 +91,15 @@ def _calibration(answered: list[Response], params: Params) -> Calibration | None
         params.parse,
         params.task.names,
     )
-    if found.right:
-        log.info("parse: calibration %s (right on validation gold: %s)", found.method, _shares(found.right))
+    if found.log_loss:
+        log.info("parse: calibration %s (log loss on validation gold: %s)", found.method, _listed(found.log_loss))
     elif params.parse.calibration == "auto":
         log.info("parse: no calibration: there is too little validation gold to tell whether one helps")
     return found
 
 
-def _shares(right: Mapping[str, float]) -> str:
-    return ", ".join(f"{method} {share:.1%}" for method, share in right.items())
+def _listed(losses: Mapping[str, float]) -> str:
+    return ", ".join(f"{method} {loss:.3f}" for method, loss in losses.items())
 
 
 def _sorted_out(
