@@ -24,7 +24,7 @@ from transformers import (
 from pipeline.errors import UserError
 from pipeline.params import Transformer
 from pipeline.training import Examples, Floats, Phase, class_weights
-from pipeline.weights import best_dtype
+from pipeline.weights import best_dtype, choose_attention
 from serving import batching
 from serving.progress import Advance, progress
 from serving.tokenizing import TextTokenizer, Truncation
@@ -201,6 +201,7 @@ def logits(
     with progress("evaluate", len(texts)) as advance, torch.inference_mode():
         for rows in batching.plan([len(row) for row in ids], max_batch_tokens):
             inputs, mask = batching.pad([ids[i] for i in rows], tokenizer.pad_token_id)
+            choose_attention(model, device.type, inputs.shape[1])
             out = model(torch.from_numpy(inputs).to(device), attention_mask=torch.from_numpy(mask).to(device))
             result[rows] = out.logits.double().cpu().numpy()
             advance(len(rows))

@@ -86,6 +86,22 @@ def test_mistakes_in_params_are_named_before_any_work(demo: Path, old: str, new:
     assert "Traceback" not in output
 
 
+def test_check_wants_a_key_for_an_endpoint_and_a_price_for_a_budget(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_ADMIN_KEY", raising=False)
+    change(demo, "kind: local ", "kind: openai ")
+    change(demo, "    model: embedded:smollm2\n", "    model: gpt-4o\n")
+    change(demo, "    max_batch_tokens: 2048\n", "")
+    assert "there is no key: set OPENAI_API_KEY" in llambert(demo, "check", code=2)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    assert "labelled by gpt-4o (openai)" in llambert(demo, "check")
+    change(demo, "model: gpt-4o", "model: unheard-of")
+    change(demo, "  gold: true", "  gold: true\n  budget: {money: 1.0}")
+    assert "annotate.budget.money can't be kept" in llambert(demo, "check", code=2)
+
+
 def test_no_and_yes_are_labels_not_booleans(demo: Path) -> None:
     change(demo, "negative: [bad]", "no: [bad]")
     change(demo, "positive: [good]", "yes: [good]")

@@ -195,25 +195,30 @@ class Asker:
             log.warning("%s was asked for, and '%s' answers", self.params.model, answered)
 
     def client(self) -> AsyncOpenAI:
-        """A client that leaves retries to its caller.
+        """A client of its own."""
+        return client(self.params)
 
-        Its transport is aiohttp, which takes half the time of the client's own, and drops a connection on which more
-        was answered than asked (the other hands it to the next request).
 
-        Raises:
-            UserError: there is no key, or none that can be sent.
-        """
-        limits = Limits(max_connections=0)  # none: callers bound what is in flight
-        transport = DefaultAioHttpClient(timeout=self.params.timeout_s, limits=limits)
-        try:
-            client = AsyncOpenAI(base_url=self.params.base_url, http_client=transport, max_retries=0)
-        except openai.OpenAIError as error:
-            raise UserError(
-                f"annotate.annotator: {error}; set OPENAI_API_KEY (any value where the server asks for none)"
-            ) from error
-        if not (client.api_key.isascii() and client.api_key.isprintable()):
-            raise UserError("OPENAI_API_KEY holds characters that no key has: set it anew")
-        return client
+def client(params: Endpoint) -> AsyncOpenAI:
+    """A client that leaves retries to its caller.
+
+    Its transport is aiohttp, which takes half the time of the client's own, and drops a connection on which more was
+    answered than asked (the other hands it to the next request).
+
+    Raises:
+        UserError: there is no key, or none that can be sent.
+    """
+    limits = Limits(max_connections=0)  # none: callers bound what is in flight
+    transport = DefaultAioHttpClient(timeout=params.timeout_s, limits=limits)
+    try:
+        made = AsyncOpenAI(base_url=params.base_url, http_client=transport, max_retries=0)
+    except openai.OpenAIError as error:
+        raise UserError(
+            "annotate.annotator: there is no key: set OPENAI_API_KEY (any value where the server asks for none)"
+        ) from error
+    if not (made.api_key.isascii() and made.api_key.isprintable()):
+        raise UserError("OPENAI_API_KEY holds characters that no key has: set it anew")
+    return made
 
 
 def _bare(model: str) -> str:

@@ -25,7 +25,6 @@ from pipeline.spending import Spending
 from serving import batching
 
 _WINDOW = 2048  # prompts that are sorted by length together, and held in memory
-_SHORT = 192  # tokens of a prompt's own up to which plain products beat torch's fused attention on a CPU: 5 times at 37
 
 
 class Local:
@@ -120,7 +119,7 @@ class _Scorer:
 
         if not prefix:
             return None
-        self._attend(len(prefix))
+        weights.choose_attention(self._model, self.device.type, len(prefix))
         with torch.inference_mode():
             return self._model.base_model(torch.tensor([prefix], device=self.device), use_cache=True).past_key_values
 
@@ -135,7 +134,7 @@ class _Scorer:
         cache = copy.deepcopy(prefix_cache)
         if cache is not None:
             cache.batch_repeat_interleave(len(suffixes))
-        self._attend(width)
+        weights.choose_attention(self._model, self.device.type, width)
         with torch.inference_mode():
             positions = torch.arange(prefix_length, prefix_length + width, device=self.device)[None].expand_as(ids)
             out = self._forward(ids, seen, positions, cache)
@@ -149,11 +148,6 @@ class _Scorer:
                 columns.append(torch.logsumexp(torch.stack(totals), dim=0))
             scores: list[list[float]] = torch.stack(columns, dim=1).tolist()
         return scores
-
-    def _attend(self, width: int) -> None:
-        """Choose how attention over new tokens is computed: by their number alone, so resumed runs choose alike."""
-        if self.device.type == "cpu":
-            self._model.set_attn_implementation("eager" if width <= _SHORT else "sdpa")
 
     def _continue(self, word: Tokens, after_prompt: Any, cache: Any, seen: Any, ends: Any) -> Any:  # noqa: ANN401 - tensors
         """Log-probability (prompts,) of all tokens of one answer."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline import dag, params
 from pipeline.artifacts import BEST, REPORT, metrics
 from pipeline.errors import UserError
-from pipeline.params import Params, Source
+from pipeline.params import Endpoint, Params, Source
 
 _TEMPLATE = Path(dag.__file__).with_name("template")
 _IGNORED = ".llambert/\nmlflow.db\nmlartifacts/\n"
@@ -90,6 +90,7 @@ def _problems(settings: Params) -> Iterator[str]:
     for block in ("corpus", "gold_train", "gold_validation", "gold_test"):
         yield from _source_problems(getattr(settings.ingest, block), f"ingest.{block}")
     yield from _source_problems(settings.label.corpus, "label.corpus")
+    yield from _annotator_problems(settings)
     yield from _model_problems(settings)
     path = Path("dvc.yaml")
     there = path.read_text() if path.is_file() else ""
@@ -113,14 +114,24 @@ def _source_problems(source: Source | None, key: str) -> Iterator[str]:
         yield f"{key}.path: {source.path} has no rows"
 
 
-def _model_problems(settings: Params) -> Iterator[str]:
-    from pipeline import annotators, responses, weights
+def _annotator_problems(settings: Params) -> Iterator[str]:
+    from pipeline import annotators, costing, responses
 
     try:
+        costing.prices(settings)
         with responses.opened(Path(":memory:")) as store:
             annotators.create(settings.annotate, settings.task, store)
+        if isinstance(settings.annotate.annotator, Endpoint):
+            from pipeline.annotators import endpoint
+
+            endpoint.client(settings.annotate.annotator)
     except UserError as error:
         yield str(error)
+
+
+def _model_problems(settings: Params) -> Iterator[str]:
+    from pipeline import weights
+
     for name, encoder in settings.encoders.items():
         try:
             if encoder.kind == "transformer":
