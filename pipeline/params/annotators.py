@@ -18,7 +18,7 @@ class LocalAnnotator(Block):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     truncation: Truncation = "head_tail"
     max_text_tokens: Positive = 1024
-    max_batch_tokens: Positive = 4096
+    max_batch_tokens: Positive = 2048
 
 
 class RecordedFile(Block):

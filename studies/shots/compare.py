@@ -54,7 +54,7 @@ def main() -> None:
 
 def _settings(changes: dict[str, dict[str, Any]], count: int, choose: str) -> Params:
     settings = params.load()
-    annotate = settings.annotate.model_dump()
+    annotate = settings.annotate.model_dump(by_alias=True)
     if (kind := changes["annotator"].get("kind")) is not None and kind != annotate["annotator"]["kind"]:
         annotate["annotator"] = {}
     for block, change in changes.items():
@@ -62,7 +62,7 @@ def _settings(changes: dict[str, dict[str, Any]], count: int, choose: str) -> Pa
         annotate[block] = {key: value for key, value in merged.items() if change.get(key, value) is not None}
     shots = {"choose": choose, "per_label": count} if count else None
     annotate["prompt"] |= {"examples": [], "shots": shots}
-    return Params.model_validate(settings.model_dump() | {"annotate": annotate})
+    return Params.model_validate(settings.model_dump(by_alias=True) | {"annotate": annotate})
 
 
 def _row(settings: Params, texts: Sequence[Gold]) -> list[str]:
