@@ -1,6 +1,6 @@
 """0-, 1-, 2- and 3-shot prompts on a project's gold, as in table 1 of LlamBERT (arXiv 2403.15938), by any annotator.
 
-    python studies/shots/compare.py [--project DIR] [--texts 200] [--annotator YAML] [--prompt YAML]
+    python studies/shots.py [--project DIR] [--texts 200] [--annotator YAML] [--prompt YAML]
 
 The project must have been ingested. Examples come from gold_train, its validation part left out; texts are the first
 of test gold by hash. Answers go into the project's response store, so that a second run asks nothing. YAML is merged
