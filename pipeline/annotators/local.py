@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -121,7 +122,8 @@ class _Scorer:
             return None
         weights.choose_attention(self._model, self.device.type, len(prefix))
         with torch.inference_mode():
-            return self._model.base_model(torch.tensor([prefix], device=self.device), use_cache=True).past_key_values
+            ids = torch.tensor([prefix], device=self.device)
+            return self._model.base_model(ids, past_key_values=self._cache(), use_cache=True).past_key_values
 
     def score(self, suffixes: list[Tokens], prefix_cache: Any, prefix_length: int) -> list[list[float]]:  # noqa: ANN401
         """Log-probability of each label's answers after each prompt: (prompts, labels)."""
@@ -130,13 +132,9 @@ class _Scorer:
         lengths = torch.tensor([len(tokens) for tokens in suffixes], device=self.device)
         width = int(lengths.max())
         ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in suffixes], device=self.device)
-        seen = torch.arange(prefix_length + width, device=self.device)[None] < (prefix_length + lengths)[:, None]
-        cache = copy.deepcopy(prefix_cache)
-        if cache is not None:
-            cache.batch_repeat_interleave(len(suffixes))
-        weights.choose_attention(self._model, self.device.type, width)
-        with torch.inference_mode():
-            positions = torch.arange(prefix_length, prefix_length + width, device=self.device)[None].expand_as(ids)
+        positions = torch.arange(prefix_length, prefix_length + width, device=self.device)[None].expand_as(ids)
+        with self._after(prefix_cache, width, len(suffixes)) as (cache, cached), torch.inference_mode():
+            seen = torch.arange(cached + width, device=self.device)[None] < (cached + lengths)[:, None]
             out = self._forward(ids, seen, positions, cache)
             after_prompt = self._log_softmax(out.last_hidden_state[torch.arange(len(suffixes)), lengths - 1])
             columns = []
@@ -148,6 +146,37 @@ class _Scorer:
                 columns.append(torch.logsumexp(torch.stack(totals), dim=0))
             scores: list[list[float]] = torch.stack(columns, dim=1).tolist()
         return scores
+
+    @contextmanager
+    def _after(self, prefix_cache: Any, width: int, texts: int) -> Iterator[tuple[Any, int]]:  # noqa: ANN401
+        """Choose how `width` tokens of each text attend to the prefix; the cache to go on with, and its tokens.
+
+        The choice depends on the number of tokens alone, so that resumed runs choose alike.
+        """
+        if prefix_cache is None:
+            weights.choose_attention(self._model, self.device.type, width)
+            yield self._cache(), 0
+        elif self.device.type == "cpu" and width <= weights.SHORT and self._prefix_attention.supports(self._model):
+            self._model.set_attn_implementation(self._prefix_attention.NAME)
+            with self._prefix_attention.sharing(prefix_cache):
+                yield self._cache(), 0
+        else:
+            weights.choose_attention(self._model, self.device.type, width)
+            cache = copy.deepcopy(prefix_cache)
+            cache.batch_repeat_interleave(texts)
+            yield cache, prefix_cache.get_seq_length()
+
+    def _cache(self) -> Any:  # noqa: ANN401 - a transformers cache
+        """An empty cache that keeps all tokens: one of a sliding window would lose a short text behind its padding."""
+        from transformers import DynamicCache
+
+        return DynamicCache()
+
+    @cached_property
+    def _prefix_attention(self) -> Any:  # noqa: ANN401 - a module that imports torch and transformers
+        from pipeline.annotators import prefix_attention
+
+        return prefix_attention
 
     def _continue(self, word: Tokens, after_prompt: Any, cache: Any, seen: Any, ends: Any) -> Any:  # noqa: ANN401 - tensors
         """Log-probability (prompts,) of all tokens of one answer."""
@@ -170,7 +199,14 @@ class _Scorer:
         )
 
     def _log_softmax(self, hidden: Any) -> Any:  # noqa: ANN401 - tensors
-        return self._model.get_output_embeddings()(hidden).float().log_softmax(dim=-1)
+        """Over the vocabulary, with what some kinds of models do to their logits."""
+        config = self._model.config
+        logits = self._model.get_output_embeddings()(hidden).float()
+        logits *= getattr(config, "logit_scale", None) or 1.0  # Cohere
+        logits /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+            logits = (logits / cap).tanh() * cap
+        return logits.log_softmax(dim=-1)
 
 
 def _common_prefix(prompts: Sequence[Tokens]) -> Tokens:
