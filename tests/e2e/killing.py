@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from flow_project import environment
@@ -49,7 +50,8 @@ def kill_until_done(project: Path, stage: str, kills: int, seed: int) -> dict[st
     found = fingerprint(project, stage)
     different = {name for name in wanted | found if wanted.get(name) != found.get(name)}
     if different:
-        raise SystemExit(f"{stage}: {sorted(different)} differ after {kills} kills")
+        shown = "\n".join(f"{name}: {wanted.get(name)} became {found.get(name)}" for name in sorted(different)[:5])
+        raise SystemExit(f"{stage}: {len(different)} of {len(wanted)} differ after {kills} kills\n{shown}")
     return found
 
 
@@ -61,18 +63,23 @@ def clear(project: Path, stage: str) -> None:
 
 
 def fingerprint(project: Path, stage: str) -> dict[str, str]:
-    """File -> hash, times left out."""
+    """File -> hash, or row -> its content, times left out."""
     paths = [project / name for name in ARTIFACTS[stage]]
     files = [file for path in paths for file in [path, *path.rglob("*")] if file.is_file()]
-    return {str(file.relative_to(project)): _hash(file) for file in files}
+    rows = {name: text for file in files if file.name == "responses.parquet" for name, text in _rows(file)}
+    others = [file for file in files if file.name != "responses.parquet"]
+    return rows | {str(file.relative_to(project)): _hash(file) for file in others}
+
+
+def _rows(file: Path) -> Iterator[tuple[str, str]]:
+    import pyarrow.parquet as pq
+
+    for i, row in enumerate(pq.read_table(file).drop_columns(["seconds"]).to_pylist()):
+        yield f"row {i}", json.dumps(row)
 
 
 def _hash(file: Path) -> str:
-    if file.name == "responses.parquet":
-        import pyarrow.parquet as pq
-
-        content = json.dumps(pq.read_table(file).drop_columns(["seconds"]).to_pylist()).encode()
-    elif file.suffix == ".json":
+    if file.suffix == ".json":
         content = json.dumps(_without_times(json.loads(file.read_text()))).encode()
     else:
         content = file.read_bytes()
@@ -93,7 +100,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             copy = shutil.copytree(arguments[0], Path(scratch) / "project", symlinks=True)
             found = kill_until_done(copy, stage, kills, seed=1)
-            print(f"{stage}: {kills} kills, {len(found)} files equal to a calm run's")
+            print(f"{stage}: {kills} kills, {len(found)} files or rows equal to a calm run's")
 
 
 if __name__ == "__main__":
