@@ -5,7 +5,6 @@ key-value cache. Only the last position meets the vocabulary. Answers of several
 """
 
 import copy
-import hashlib
 import json
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from pipeline import weights
 from pipeline.annotators import Request
 from pipeline.annotators.cutting import Cutter
-from pipeline.annotators.tokens import Tokens, prompt_tokens
+from pipeline.annotators.tokens import Tokens, prompt_key, prompt_tokens
 from pipeline.errors import UserError
 from pipeline.params import LocalAnnotator
 from pipeline.prompts import Template
@@ -48,8 +47,7 @@ class Local:
 
     def key(self, request: Request) -> str:
         """Model, decoding and messages."""
-        asked = [self.model, self.decoding, self._template.hash, self._template.messages(request.text, request.variant)]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        return prompt_key(self.model, self.decoding, self._template, request)
 
     def answers(
         self, requests: Iterable[Request], stored: Container[str], spending: Spending

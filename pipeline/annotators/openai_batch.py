@@ -15,6 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import islice
 from uuid import uuid4
 
@@ -74,13 +75,12 @@ class OpenAIBatch:
         prefix = f"batch {hashlib.sha256(asked.encode()).hexdigest()[:16]} "
         one_pass = _Pass(self._params, self._asker, self._store, stored, prefix)
         one_pass.take_up(spending)
-        try:
+        with ExitStack() as after:
+            after.callback(one_pass.close)
+            broken_off = after.enter_context(ExitStack())
+            broken_off.callback(one_pass.say_what_stays_open)
             yield from one_pass.run(one_pass.new_lines(requests, spending))
-        except BaseException:
-            one_pass.say_what_stays_open()
-            raise
-        finally:
-            one_pass.close()
+            broken_off.pop_all()
 
 
 class _Pass:
@@ -186,11 +186,10 @@ class _Pass:
                 self._again.appendleft(line)
                 break
             chunk.add(line)
-        try:
+        with ExitStack() as failed:
+            failed.callback(chunk.lines.close)
             chunk.file = self._api.upload(chunk.lines)
-        except BaseException:
-            chunk.lines.close()
-            raise
+            failed.pop_all()
         self._open[chunk.name] = chunk
         self._held.update(dict.fromkeys(chunk.requests, chunk))
         self._store.write_note(chunk.name, chunk.note())

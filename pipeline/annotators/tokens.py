@@ -1,5 +1,7 @@
 """From a request to the token ids of its prompt, for annotators that run the model themselves."""
 
+import hashlib
+import json
 from typing import Any
 
 from jinja2 import TemplateError
@@ -10,6 +12,12 @@ from pipeline.errors import UserError
 from pipeline.prompts import Template
 
 Tokens = list[int]
+
+
+def prompt_key(model: str, decoding: str, template: Template, request: Request) -> str:
+    """What the store finds an answer by: a hash of model, decoding and messages."""
+    asked = [model, decoding, template.hash, template.messages(request.text, request.variant)]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def prompt_tokens(tokenizer: Any, template: Template, request: Request, cutter: Cutter) -> tuple[Tokens, bool]:  # noqa: ANN401

@@ -5,7 +5,6 @@ log-probabilities of the tokens that may come next: answers of one token take on
 scored whole, and the prefix cache keeps what their prompts share.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -22,7 +21,7 @@ import numpy as np
 from pipeline import weights
 from pipeline.annotators import Request
 from pipeline.annotators.cutting import Cutter
-from pipeline.annotators.tokens import Tokens, prompt_tokens
+from pipeline.annotators.tokens import Tokens, prompt_key, prompt_tokens
 from pipeline.errors import UserError
 from pipeline.params import VllmAnnotator
 from pipeline.prompts import Template
@@ -52,8 +51,7 @@ class Vllm:
 
     def key(self, request: Request) -> str:
         """Model, decoding and messages."""
-        asked = [self.model, self.decoding, self._template.hash, self._template.messages(request.text, request.variant)]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        return prompt_key(self.model, self.decoding, self._template, request)
 
     def answers(
         self, requests: Iterable[Request], stored: Container[str], spending: Spending

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import __version__, reporting
+from pipeline import __version__, costing, reporting
 from pipeline.artifacts import (
     BEST,
     EXPORT,
@@ -57,20 +57,9 @@ def render(content: dict[str, Any]) -> str:
         loader=PackageLoader("pipeline", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    templates.filters |= {"interval": reporting.interval, "duration": duration, "excerpt": excerpt}
+    templates.filters |= {"interval": reporting.interval, "duration": costing.duration, "excerpt": excerpt}
     plots = {title: Markup(svg) for title, svg in content["plots"].items()}  # noqa: S704 - matplotlib escapes its texts
     return templates.get_template("report.html.j2").render(content | {"plots": plots})
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days"
 
 
 def excerpt(text: str | None) -> str:
