@@ -5,9 +5,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from pipeline import answers
+from pipeline import answers, meaning
 from pipeline.params import Parse, Task
 from pipeline.scoring import Floats
+from pipeline.wording import Words, fold
 
 
 class Reason(StrEnum):
@@ -57,8 +58,8 @@ class TextParser:
 
     def __init__(self, task: Task, reasoning: bool = False) -> None:
         self._labels, self._reasoning = task.names, reasoning
-        self._name = answers.fold(task.name)
-        self._words = answers.Words(task.labels)
+        self._name = fold(task.name)
+        self._words = Words(task.labels)
 
     def parse(self, answer: str | None, finish_reason: str = "stop") -> Verdict:
         """Free text to a verdict; a label that is named is certain."""
@@ -76,7 +77,7 @@ class TextParser:
         spelled = said if said is None else answers.spell_out(said, self._words, self._name)
         if spelled is None:
             return Reason.CUT
-        text = answers.fold(spelled)
+        text = fold(spelled)
         if self._reasoning and not self._is_label(text):
             final = answers.final_answer(text)
             if final is None:
@@ -87,7 +88,7 @@ class TextParser:
         return self._judge(text, cut)
 
     def _is_label(self, text: str) -> bool:
-        return bool(self._words.exact(text.strip(answers.AROUND))) or answers.is_bare(self._words.blank(text)[0])
+        return bool(self._words.exact(text.strip(answers.AROUND))) or meaning.is_bare(self._words.blank(text)[0])
 
     def _judge(self, text: str, cut: bool) -> str | Reason:
         if whole := self._words.exact(text.strip(answers.AROUND)):
@@ -97,13 +98,13 @@ class TextParser:
             return self._unnamed(text, cut, Reason.NO_LABEL)
         if answers.is_refusal(text, names_label=True):
             return Reason.REFUSED
-        if answers.is_bare(skeleton):
+        if meaning.is_bare(skeleton):
             return self._alone(named, text, cut)
         if len(named) > 1:
             return self._settled(text, cut)
-        if (meant := answers.meaning(skeleton)) != "stated":
+        if (meant := meaning.meaning(skeleton)) != "stated":
             return Reason.NEGATED if meant == "denied" else Reason.MENTIONED
-        return Reason.CUT if cut and not answers.is_closed(skeleton) else named.pop()
+        return Reason.CUT if cut and not meaning.is_closed(skeleton) else named.pop()
 
     def _alone(self, named: set[str], text: str, cut: bool) -> str | Reason:
         if cut and self._words.may_go_on(text.strip(answers.AROUND)):
@@ -116,7 +117,7 @@ class TextParser:
         if final is None or answers.final_answer(final[0]) or not self._is_label(final[1]):
             return Reason.SEVERAL
         label = self._judge(final[1], cut)
-        by_sentence = (self._words.blank(sentence)[1] for sentence, _ in answers.sentences(final[0]))
+        by_sentence = (self._words.blank(sentence)[1] for sentence, _ in meaning.sentences(final[0]))
         first = next(filter(None, by_sentence), {label})
         return label if len(first) > 1 or first == {label} else Reason.SEVERAL
 
