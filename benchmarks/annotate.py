@@ -9,7 +9,7 @@ with its prefix cache, in the environment of the interpreter given. Methods alte
 counts: other work on the machine only ever makes a run slower. Every method gets the same prompts.
 
 `share` is the arithmetic of the tokens that the shared prefix does not save, over time, as a part of what this
-machine's own matrix product of 2048 x 2048 reaches between the runs.
+machine's own matrix product of 2048 x 2048 reaches: one is timed after every batch, for the clock wanders.
 """
 
 import argparse
@@ -43,6 +43,7 @@ _RULES = (
     "what its words say. A comparison with something better is a complaint, a comparison with something worse is "
     "praise. Do not judge the plot of a film, nor the use of a product, only what the author felt. "
 ) * 4
+_GEMM = 2 * 2048**3  # FLOP
 _SHOTS = [
     {"text": "Two hours I will never get back; dull and badly acted.", "label": "negative"},
     {"text": "Charming, funny and beautifully shot. I loved it.", "label": "positive"},
@@ -87,17 +88,19 @@ def _measure(
 ) -> list[tuple[str, float, float, str]]:
     params, template = _annotate(user, {"kind": "local", "model": arguments.model, "dtype": "float32"})
     local = Local(params.annotator, template)
-    few = texts[: max(len(texts) // 8, 4)]  # the loop is slow
+    few = texts[: max(len(texts) // 24, 4)]  # the loop is slow
     loop = _loop(local, template)
     _label(local, texts[:4]), loop(texts[:1])
     best = {"local": float("inf"), "loop": float("inf")}
-    gemm = 0.0
+    shares = []
+    arithmetic, gemm = _arithmetic(local, texts), _gemm()
     for _ in range(arguments.repeat):
-        gemm = max(gemm, _gemm())
-        best["local"] = min(best["local"], _timed(lambda: _label(local, texts)) / len(texts))
-        gemm = max(gemm, _gemm())
+        products: list[float] = []  # seconds
+        seconds = _timed(lambda: _label(local, texts, lambda: products.append(gemm()))) - sum(products)  # noqa: B023
+        shares.append((arithmetic / seconds / (_GEMM * len(products) / sum(products)), len(products) / sum(products)))
+        best["local"] = min(best["local"], seconds / len(texts))
         best["loop"] = min(best["loop"], _timed(lambda: loop(few)) / len(few))
-    share = _arithmetic(local, texts) / (best["local"] * len(texts)) / gemm
+    share, per_s = max(shares)
     if arguments.vllm:
         command = [
             arguments.vllm,
@@ -114,14 +117,17 @@ def _measure(
         )
         best["vllm"] = json.loads(done.stdout.splitlines()[-1]) / len(texts)
     return [
-        (name, 1 / s, best["loop"] / s, f"{share:.0%} of {gemm / 1e9:.0f} GFLOP/s" if name == "local" else "")
+        (name, 1 / s, best["loop"] / s, f"{share:.0%} of {per_s * _GEMM / 1e9:.0f} GFLOP/s" if name == "local" else "")
         for name, s in best.items()
     ]
 
 
-def _label(annotator: Annotator, texts: list[str]) -> None:
+def _label(annotator: Annotator, texts: list[str], after_batch: Callable[[], None] = lambda: None) -> None:
     requests = [Request(str(i), text) for i, text in enumerate(texts)]
-    found = sum(len(answers) for answers in annotator.answers(requests, (), Spending(Budget(), Prices(), Totals())))
+    found = 0
+    for answers in annotator.answers(requests, (), Spending(Budget(), Prices(), Totals())):
+        found += len(answers)
+        after_batch()
     if found != len(set(texts)):
         raise SystemExit(f"{found} of {len(texts)} texts were answered")
 
@@ -133,6 +139,7 @@ def _loop(local: Local, template: Template) -> Callable[[list[str]], None]:
     scorer = local._scorer
 
     def run(texts: list[str]) -> None:
+        scorer._model.set_attn_implementation("sdpa")  # as transformers loads it
         for text in texts:
             inputs = scorer.tokenizer(template.completion(text), return_tensors="pt")
             with torch.inference_mode():
@@ -162,12 +169,12 @@ def _timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _gemm() -> float:
-    """Best rate of a product of two 2048 x 2048 matrices, FLOP/s, as torch is set up by the annotator."""
+def _gemm() -> Callable[[], float]:
+    """What gives the seconds of a product of two 2048 x 2048 matrices, as torch is set up by the annotator."""
     import torch
 
     a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
-    return 2 * 2048**3 / min(_timed(lambda: a @ b) for _ in range(8))
+    return lambda: _timed(lambda: a @ b)
 
 
 def _arithmetic(local: Local, texts: list[str]) -> float:

@@ -21,10 +21,10 @@ from transformers import (
     set_seed,
 )
 
+from pipeline import computing
 from pipeline.errors import UserError
 from pipeline.params import Transformer
 from pipeline.training import Examples, Floats, Phase, class_weights
-from pipeline.weights import best_dtype, choose_attention
 from serving import batching
 from serving.progress import Advance, progress
 from serving.tokenizing import TextTokenizer, Truncation
@@ -129,8 +129,10 @@ def fit(
         The learning curve: a row with step, epoch, train_loss, validation_loss, validation_accuracy per evaluation.
     """
     set_seed(seed)
+    computing.keep_memory()
     torch.set_float32_matmul_precision("medium")
     model, tokenizer = load(start, labels, params.max_tokens)
+    computing.choose_attention(model, "cuda" if torch.cuda.is_available() else "cpu", params.max_tokens)
     tokenizer.save_pretrained(target)
     tokenize = TextTokenizer(target / "tokenizer.json", params.max_tokens, params.truncation)
     train, validation = (
@@ -192,6 +194,7 @@ def logits(
     directory: Path, texts: list[str], max_tokens: int, truncation: Truncation, max_batch_tokens: int = 8192
 ) -> Floats:
     """Logits (texts, labels) of a saved model, in torch and full precision; batches sorted by length."""
+    computing.keep_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("medium" if device.type == "cpu" else "highest")
     model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True).eval().to(device)
@@ -201,7 +204,7 @@ def logits(
     with progress("evaluate", len(texts)) as advance, torch.inference_mode():
         for rows in batching.plan([len(row) for row in ids], max_batch_tokens):
             inputs, mask = batching.pad([ids[i] for i in rows], tokenizer.pad_token_id)
-            choose_attention(model, device.type, inputs.shape[1])
+            computing.choose_attention(model, device.type, inputs.shape[1])
             out = model(torch.from_numpy(inputs).to(device), attention_mask=torch.from_numpy(mask).to(device))
             result[rows] = out.logits.double().cpu().numpy()
             advance(len(rows))
@@ -222,7 +225,8 @@ def _arguments(params: Transformer, texts: int, seed: int, work: Path) -> Traini
     per_epoch = -(-texts // params.batch_size)
     every = max(per_epoch // params.evaluations_per_epoch, 1)
     use_bf16 = params.dtype == "bfloat16" or (
-        params.dtype == "auto" and best_dtype("cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
+        params.dtype == "auto"
+        and computing.best_dtype("cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
     )
     return TrainingArguments(
         output_dir=str(work),

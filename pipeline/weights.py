@@ -21,7 +21,6 @@ _EMBEDDED = {
 }
 _SHAPING = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt")  # weights, config, tokenizer, chat template
 _SAMPLED_BYTES = 1 << 20
-SHORT = 192  # tokens: at 64 plain attention makes MiniLM 1.6 times as fast on 2 cores, at 256 0.7 times
 
 
 def cache_directory() -> Path:
@@ -129,20 +128,3 @@ def _convert_gguf(source: Path, target: Path) -> None:
             temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def best_dtype(device: str) -> Any:  # noqa: ANN401 - a torch dtype
-    """bfloat16 on a GPU, float32 elsewhere: processors that report bfloat16 multiply it slower as often as faster."""
-    import torch
-
-    return torch.bfloat16 if device == "cuda" else torch.float32
-
-
-def choose_attention(model: Any, device: str, width: int) -> None:  # noqa: ANN401 - a transformers model
-    """Set how attention over `width` new tokens is computed: a function of their number alone, so resumed runs agree.
-
-    On a processor plain products beat torch's fused kernel on short texts, and lose on long ones.
-    """
-    if device == "cpu":
-        plain = width <= SHORT or getattr(model.config, "attn_logit_softcapping", None)  # which the kernel ignores
-        model.set_attn_implementation("eager" if plain else "sdpa")

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from pipeline import weights
+from pipeline import computing, weights
 from pipeline.annotators import Request
 from pipeline.annotators.cutting import Cutter
 from pipeline.annotators.tokens import Tokens, prompt_key, prompt_tokens
@@ -96,10 +96,11 @@ class _Scorer:
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        computing.keep_memory()
         directory = weights.language_model_directory(params.model)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_float32_matmul_precision("high" if self.device.type == "cuda" else "medium")
-        dtype = getattr(torch, params.dtype) if params.dtype != "auto" else weights.best_dtype(self.device.type)
+        dtype = getattr(torch, params.dtype) if params.dtype != "auto" else computing.best_dtype(self.device.type)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(directory)
             model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True)
@@ -118,7 +119,7 @@ class _Scorer:
 
         if not prefix:
             return None
-        weights.choose_attention(self._model, self.device.type, len(prefix))
+        computing.choose_attention(self._model, self.device.type, len(prefix))
         with torch.inference_mode():
             ids = torch.tensor([prefix], device=self.device)
             return self._model.base_model(ids, past_key_values=self._cache(), use_cache=True).past_key_values
@@ -152,14 +153,14 @@ class _Scorer:
         The choice depends on the number of tokens alone, so that resumed runs choose alike.
         """
         if prefix_cache is None:
-            weights.choose_attention(self._model, self.device.type, width)
+            computing.choose_attention(self._model, self.device.type, width)
             yield self._cache(), 0
-        elif self.device.type == "cpu" and width <= weights.SHORT and self._prefix_attention.supports(self._model):
+        elif self.device.type == "cpu" and width <= computing.SHORT and self._prefix_attention.supports(self._model):
             self._model.set_attn_implementation(self._prefix_attention.NAME)
             with self._prefix_attention.sharing(prefix_cache):
                 yield self._cache(), 0
         else:
-            weights.choose_attention(self._model, self.device.type, width)
+            computing.choose_attention(self._model, self.device.type, width)
             cache = copy.deepcopy(prefix_cache)
             cache.batch_repeat_interleave(texts)
             yield cache, prefix_cache.get_seq_length()

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 NAME = "llambert_shared_prefix"
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")  # whose attention is this one, and was compared with it
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch's fused kernel, with the sums
 _prefix: ContextVar[Any] = ContextVar("prefix")
 
 
@@ -50,22 +52,18 @@ def attend(
     layer = _prefix.get().layers[module.layer_idx]
     batch, heads, length, size = query.shape
     groups, own = key.shape[1:3]
-    each = heads // groups
     # (K, B * H/K * L, D): the texts' queries are rows of one product with the shared keys.
-    rows = (query * scaling).view(batch, groups, each, length, size).permute(1, 0, 2, 3, 4)
-    rows = rows.reshape(groups, -1, size)
-    shared = rows @ layer.keys[0].transpose(1, 2)  # (K, B * H/K * L, P)
-    keys, values = key.transpose(0, 1), value.transpose(0, 1)  # (K, B, T, D)
-    scores = rows.view(groups, batch, -1, size) @ keys.transpose(2, 3)  # (K, B, H/K * L, T)
-    scores.view(groups, batch, each, length, own).add_(attention_mask[None, :, :, :, :own])
-    scores = scores.view(groups, -1, own)
-    highest = shared.amax(dim=-1, keepdim=True).maximum(scores.amax(dim=-1, keepdim=True))
-    shared.sub_(highest).exp_()
-    scores.sub_(highest).exp_()
-    total = shared.sum(dim=-1, keepdim=True) + scores.sum(dim=-1, keepdim=True)
-    out = (scores.view(groups, batch, -1, own) @ values).view(groups, -1, size)
-    out = out.add_(shared @ layer.values[0]).div_(total)  # (K, B * H/K * L, D)
-    return out.view(groups, batch, each, length, size).permute(1, 3, 0, 2, 4).reshape(batch, length, heads, size), None
+    rows = query.view(batch, groups, -1, length, size).permute(1, 0, 2, 3, 4).reshape(groups, -1, size)
+    out, sums = _flash(rows[None], layer.keys, layer.values, scale=scaling)  # sums: logs of the softmax's denominators
+    scores = (rows * scaling).view(groups, batch, -1, size) @ key.permute(1, 0, 3, 2)  # (K, B, H/K * L, T)
+    scores.view(groups, batch, -1, length, own).add_(attention_mask[None, :, :, :, :own])
+    highest = scores.amax(dim=-1, keepdim=True)
+    total = scores.sub_(highest).exp_().sum(dim=-1, keepdim=True)
+    own_out = (scores @ value.transpose(0, 1)).div_(total).view(groups, -1, size)
+    share = (sums[0, ..., None] - (highest + total.log()).view(groups, -1, 1)).sigmoid()  # of the shared tokens
+    out = own_out.lerp(out[0], share.to(own_out.dtype))
+    out = out.view(groups, batch, -1, length, size).permute(1, 3, 0, 2, 4)
+    return out.reshape(batch, length, heads, size), None
 
 
 AttentionInterface.register(NAME, attend)
