@@ -4,7 +4,7 @@ Each graph is measured against torch on real texts before anything is published.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from math import isnan
@@ -19,17 +19,19 @@ from pipeline.artifacts import Json
 from pipeline.errors import UserError
 from pipeline.graphs import write_graphs
 from pipeline.params import Export
-from serving import batching
-from serving.engine import Engine, Floats
+from serving import batching, runtimes
+from serving.engine import Engine
 from serving.files import sha256, unwritable
 from serving.models import GOLDEN, MANIFEST, TOKENIZER, Package
 from serving.progress import progress
-from serving.schemas import Manifest, Precision
+from serving.runtimes import Floats, Ids
+from serving.schemas import Graph, Manifest, PrecisionName, RuntimeName
 from serving.tokenizing import TextTokenizer
 
 GOLDEN_TEXTS = 16
 _MAX_BATCH_TOKENS = 4096
-_LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")
+_LIBRARIES = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino", "tokenizers", "torch", "transformers")
+Graphs = dict[tuple[PrecisionName, RuntimeName], Graph]
 
 
 def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, temperature: float) -> Manifest:
@@ -50,33 +52,40 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         model, pad_id = _load(candidate)
         shutil.copyfile(candidate / TOKENIZER, building / TOKENIZER)
         tokenize = TextTokenizer(building / TOKENIZER, facts["max_tokens"], facts["truncation"])
-        write_graphs(model, building, params.precisions)
-        draft = _draft(building, facts, pad_id, temperature, len(texts), params)
-        engines = {name: Engine(Package(building, draft, name)) for name in params.precisions}
+        ids = tokenize(texts)
+        wanted = [(p, r) for p in params.precisions for r in params.runtimes if p in runtimes.PRECISIONS[r]]
+        _write_graphs(model, building, wanted, ids)
+        draft = _draft(building, facts, pad_id, temperature, len(texts), wanted)
+        engines = {(p, r): Engine(Package(building, draft, p, r)) for p, r in wanted}
         with progress("export: parity", len(texts) * (1 + len(engines))) as advance:
-            reference = torch_logits(model, tokenize, texts, pad_id, advance)
+            reference = torch_logits(model, ids, pad_id, advance)
             logits = {name: engine.logits(texts, advance) for name, engine in engines.items()}
-        measured = {name: _measured(draft.precisions[name], logits[name], reference) for name in engines}
+        measured: Graphs = {(p, r): _measured(draft.precisions[p][r], logits[p, r], reference) for p, r in wanted}
         check(measured, params)
-        _write_golden(building / GOLDEN, texts[:GOLDEN_TEXTS], engines)
-        manifest = draft.model_copy(update={"precisions": measured, "golden": sha256(building / GOLDEN)})
+        _write_golden(building / GOLDEN, texts[:GOLDEN_TEXTS], engines.values())
+        manifest = draft.model_copy(update={"precisions": _nested(measured), "golden": sha256(building / GOLDEN)})
         (building / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
 
 
-def check(measured: dict[Any, Precision], params: Export) -> None:
-    """Hold each precision against the limits.
+def check(measured: Graphs, params: Export) -> None:
+    """Hold each graph against the limits.
 
     Raises:
-        UserError: names every precision that is too far from torch, its figure, the limit and the ways out.
+        UserError: names every graph that is too far from torch, its figure, the limit and the ways out.
     """
     problems = [
-        f"{name} gives {entry.flips:.2%} of the texts another label (export.max_flips is {params.max_flips:.2%})"
-        for name, entry in measured.items()
-        if entry.flips > params.max_flips
+        f"{precision} of {runtime} gives {graph.flips:.2%} of the texts another label (export.max_flips is "
+        f"{params.max_flips:.2%})"
+        for (precision, runtime), graph in measured.items()
+        if graph.flips > params.max_flips
     ]
-    problems += [f"{name} gives logits that are no numbers" for name, e in measured.items() if isnan(e.max_difference)]
-    fp32 = measured.get("fp32")
+    problems += [
+        f"{precision} of {runtime} gives logits that are no numbers"
+        for (precision, runtime), graph in measured.items()
+        if isnan(graph.max_difference)
+    ]
+    fp32 = measured.get(("fp32", "onnxruntime"))
     if fp32 and fp32.max_difference > params.max_difference:
         limit = f"export.max_difference is {params.max_difference:.3g}"
         problems.append(f"fp32 has a logit that is {fp32.max_difference:.3g} from torch's ({limit})")
@@ -87,16 +96,14 @@ def check(measured: dict[Any, Precision], params: Export) -> None:
 
 def torch_logits(
     model: Any,  # noqa: ANN401 - a module
-    tokenize: TextTokenizer,
-    texts: Sequence[str],
+    ids: Ids,
     pad_id: int,
     advance: Callable[[int], object],
 ) -> Floats:
     """What the export is measured against: logits [n, classes] of `model` on the CPU, in fp32."""
     import torch
 
-    ids = tokenize(texts)
-    result = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+    result = np.empty((len(ids), model.config.num_labels), dtype=np.float32)
     with torch.inference_mode():
         for rows in batching.plan([len(row) for row in ids], _MAX_BATCH_TOKENS):
             inputs, mask = batching.pad([ids[row] for row in rows], pad_id)
@@ -104,6 +111,20 @@ def torch_logits(
             result[rows] = output.logits.numpy()
             advance(len(rows))
     return result
+
+
+def _write_graphs(
+    model: Any,  # noqa: ANN401 - a module
+    directory: Path,
+    wanted: Sequence[tuple[PrecisionName, RuntimeName]],
+    ids: Ids,
+) -> None:
+    if precisions := [precision for precision, runtime in wanted if runtime == "onnxruntime"]:
+        write_graphs(model, directory, precisions)
+    if ("int8", "openvino") in wanted:
+        from pipeline import quantising
+
+        quantising.write_int8(model, directory / "int8.xml", ids)
 
 
 def _load(candidate: Path) -> tuple[Any, int]:
@@ -115,7 +136,12 @@ def _load(candidate: Path) -> tuple[Any, int]:
 
 
 def _draft(
-    directory: Path, facts: dict[str, Any], pad_id: int, temperature: float, parity_texts: int, params: Export
+    directory: Path,
+    facts: dict[str, Any],
+    pad_id: int,
+    temperature: float,
+    parity_texts: int,
+    wanted: Sequence[tuple[PrecisionName, RuntimeName]],
 ) -> Manifest:
     """All of the manifest that is known before anything is measured; its `model_hash` is final."""
     return Manifest(
@@ -127,26 +153,32 @@ def _draft(
         temperature=temperature,
         tokenizer=sha256(directory / TOKENIZER),
         golden="0" * 64,
-        precisions={name: _unmeasured(directory, name) for name in params.precisions},
+        precisions=_nested({(p, r): _unmeasured(runtimes.files(directory, p, r)) for p, r in wanted}),
         parity_texts=parity_texts,
         created_with={name: version(name) for name in _LIBRARIES},
     )
 
 
-def _unmeasured(directory: Path, precision: str) -> Precision:
-    files = sorted(directory.glob(f"{precision}.onnx*"))
+def _unmeasured(files: list[Path]) -> Graph:
     size = sum(path.stat().st_size for path in files)
-    return Precision(files={path.name: sha256(path) for path in files}, bytes=size, flips=0.0, max_difference=0.0)
+    return Graph(files={path.name: sha256(path) for path in files}, bytes=size, flips=0.0, max_difference=0.0)
 
 
-def _measured(entry: Precision, logits: Floats, reference: Floats) -> Precision:
+def _measured(graph: Graph, logits: Floats, reference: Floats) -> Graph:
     flips = float((logits.argmax(axis=1) != reference.argmax(axis=1)).mean())
-    return entry.model_copy(update={"flips": flips, "max_difference": float(np.abs(logits - reference).max())})
+    return graph.model_copy(update={"flips": flips, "max_difference": float(np.abs(logits - reference).max())})
 
 
-def _write_golden(path: Path, texts: Sequence[str], engines: dict[Any, Engine]) -> None:
-    """The golden texts, and a column of probabilities [classes] for each precision."""
-    columns = {name: pa.array(list(engine.classify(texts)), pa.list_(pa.float32())) for name, engine in engines.items()}
+def _nested(graphs: Graphs) -> dict[PrecisionName, dict[RuntimeName, Graph]]:
+    nested: dict[PrecisionName, dict[RuntimeName, Graph]] = {}
+    for (precision, runtime), graph in graphs.items():
+        nested.setdefault(precision, {})[runtime] = graph
+    return nested
+
+
+def _write_golden(path: Path, texts: Sequence[str], engines: Iterable[Engine]) -> None:
+    """The golden texts, and a column of probabilities [classes] for each graph."""
+    columns = {e.golden: pa.array(list(e.classify(texts)), pa.list_(pa.float32())) for e in engines}
     pq.write_table(pa.table({"text": pa.array(texts, pa.string()), **columns}), path)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_FIRST_TOKEN = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 _MAX_PROTOBUF_BYTES = 1_900_000_000  # a protobuf message ends at 2 GiB; larger graphs keep their weights beside them
 
 
@@ -14,7 +15,7 @@ def write_graphs(model: Any, directory: Path, precisions: Sequence[str]) -> None
     """Write `<precision>.onnx` for each: inputs input_ids and attention_mask [batch, tokens], output logits."""
     import onnx
 
-    with _quiet():
+    with quiet():
         fused = fuse(model)
         source = directory / "fp32.onnx"
         save(fused, source)
@@ -32,6 +33,40 @@ def fuse(model: Any) -> Any:  # noqa: ANN401 - modules and graphs of untyped lib
     import torch
     from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
+    with classifying_module(model) as module:
+        program = torch.onnx.export(
+            module,
+            example(),
+            dynamo=True,
+            dynamic_shapes=({0: "batch", 1: "tokens"},) * 2,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return optimize_for_ort(program.model, clear_metadata=True)[0]
+
+
+def example() -> tuple[Any, Any]:
+    """Token ids and mask to trace with: sizes 0 and 1 would be taken for constants."""
+    import torch
+
+    mask = torch.ones(2, 16, dtype=torch.int64)
+    mask[1, 9:] = 0
+    return torch.full((2, 16), 5), mask
+
+
+@contextmanager
+def classifying_module(model: Any) -> Iterator[Any]:  # noqa: ANN401 - modules
+    """Yield a module of two tensors that gives logits, and of the last layer computes the first token only.
+
+    All that follows attention in the last layer is done for each token on its own, and classification reads the first
+    one: the result is the same, and 6 % of a base encoder's work is saved. In kinds of models that are put together in
+    another way the layer stays whole.
+    """
+    import torch
+
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -41,21 +76,16 @@ def fuse(model: Any) -> Any:  # noqa: ANN401 - modules and graphs of untyped lib
             logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
             return logits
 
-    ids = torch.full((2, 16), 5)  # sizes 0 and 1 would be taken for constants
-    mask = torch.ones_like(ids)
-    mask[1, 9:] = 0
-    program = torch.onnx.export(
-        Logits().eval(),
-        (ids, mask),
-        dynamo=True,
-        dynamic_shapes=({0: "batch", 1: "tokens"},) * 2,
-        input_names=["input_ids", "attention_mask"],
-        output_names=["logits"],
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    return optimize_for_ort(program.model, clear_metadata=True)[0]
+    after_attention: Any = None
+    if model.config.model_type in _FIRST_TOKEN:
+        after_attention = model.base_model.encoder.layer[-1].attention.output
+        whole = after_attention.forward
+        after_attention.forward = lambda hidden, before: whole(hidden[:, :1], before[:, :1])
+    try:
+        yield Logits().eval()
+    finally:
+        if after_attention is not None:
+            del after_attention.forward
 
 
 def save(graph: Any, path: Path, max_bytes: int = _MAX_PROTOBUF_BYTES) -> None:  # noqa: ANN401 - untyped library
@@ -90,7 +120,7 @@ def _write_fp16(graph: Any, path: Path) -> None:  # noqa: ANN401 - untyped libra
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide the exporters' warnings: they speak of their own insides, and parity is measured."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

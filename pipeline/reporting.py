@@ -83,7 +83,7 @@ def summary(stages: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any
         | ({"ece": encoder["ece_calibrated"]} if encoder else {}),
         "sampled": stages["sample"]["sampled"],
         "yield": stages["parse"]["yield"],
-        "flips": max(figures["flips"] for figures in stages["export"]["precisions"].values()),
+        "flips": max(f["flips"] for graphs in stages["export"]["precisions"].values() for f in graphs.values()),
         "promoted": stages["register"]["promoted"],
         "labelled": labelled["rows"],
         "abstained": labelled["abstained"],

@@ -1,8 +1,8 @@
 """A corpus to labels, shard by shard; kill it at any moment and run it again.
 
 `part-<shard>.parquet` is written whole, then its sidecar `part-<shard>.json`, and `manifest.json` when all shards are
-there. A shard counts as done when its sidecar names the same texts, model, precision and threshold, and the hash of
-the part beside it: so a restart is a listing, nothing is done twice, and parts come out byte for byte the same.
+there. A shard counts as done when its sidecar names the same texts, model, precision, runtime and threshold, and the
+hash of the part beside it: so a restart is a listing, nothing is done twice, and parts come out byte for byte the same.
 """
 
 import hashlib
@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from serving.engine import Engine, Floats
+from serving.engine import Engine
 from serving.files import replacing, sha256
 from serving.progress import progress
+from serving.runtimes import Floats
 from serving.schemas import Frozen, Labelled, Part
 
 Row = tuple[str, str]  # id, text
@@ -88,6 +89,7 @@ def label_shard(
         input=input_hash(rows),
         model_hash=engine.model_hash,
         precision=engine.precision,
+        runtime=engine.runtime,
         min_confidence=min_confidence,
         file=digest,
         rows=len(rows),
@@ -122,8 +124,16 @@ def finished(shard: int, rows: Sequence[Row], engine: Engine, directory: Path, m
         file = sha256(_parquet(directory, shard))
     except (FileNotFoundError, ValidationError):
         return None
-    wanted = (shard, input_hash(rows), engine.model_hash, engine.precision, min_confidence, file)
-    given = (part.shard, part.input, part.model_hash, part.precision, part.min_confidence, part.file)
+    wanted = (shard, input_hash(rows), engine.model_hash, engine.precision, engine.runtime, min_confidence, file)
+    given = (
+        part.shard,
+        part.input,
+        part.model_hash,
+        part.precision,
+        part.runtime,
+        part.min_confidence,
+        part.file,
+    )
     return part if given == wanted else None
 
 
@@ -147,6 +157,7 @@ def _finish(parts: Sequence[Part], engine: Engine, directory: Path, min_confiden
         labels=list(engine.labels),
         model_hash=engine.model_hash,
         precision=engine.precision,
+        runtime=engine.runtime,
         min_confidence=min_confidence,
         rows=sum(part.rows for part in parts),
         abstained=sum(part.abstained for part in parts),

@@ -1,10 +1,12 @@
 """Texts to class probabilities, for the label stage, the batch job and the service alike. Knows no files but a model's.
 
-In fp32 a text has the same probabilities (to 1e-5) whatever it is batched with. In int8 it has not: the scale of the
-activations is that of the whole batch, so a text near the boundary may get another label in other company; export
-measures how many differ from torch at all. The same texts in one call give the same bytes on the same machine.
+In fp32 a text has the same probabilities (to 1e-5) whatever it is batched with, and in OpenVINO's int8, too. In
+onnxruntime's int8 it has not: the scale of the activations is that of the whole batch, so a text near the boundary may
+get another label in other company; export measures how many differ from torch at all. The same texts in one call give
+the same bytes on the same machine.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -12,13 +14,20 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching import pad, plan
+from serving import runtimes
+from serving.batching import plan
 from serving.errors import UserError
 from serving.models import GOLDEN, TOKENIZER, Package, open_directory
+from serving.runtimes import Floats
 from serving.tokenizing import TextTokenizer
 
-Floats = NDArray[np.float32]
-_GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}  # of probabilities; the reason for the last is above
+log = logging.getLogger("llambert")
+_GOLDEN_TOLERANCE = {
+    "fp32": 1e-3,
+    "fp16": 1e-2,
+    "bf16": 3e-2,
+    "int8": 5e-2,
+}  # of probabilities; the reason for the last is above
 
 
 class Engine:
@@ -29,20 +38,13 @@ class Engine:
     """
 
     def __init__(self, package: Package, *, threads: int | None = None, max_batch_tokens: int = 8192) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3  # errors
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # doubles the rate on a busy machine
         manifest = package.manifest
         self.labels = tuple(manifest.labels)
         self.model_hash = manifest.model_hash
-        self.precision = package.precision
+        self.precision, self.runtime, self.golden = package.precision, package.runtime, package.golden
         self.tokens = 0  # real tokens that went through the model so far
         self._package, self._max_batch_tokens = package, max_batch_tokens
-        self._session = onnxruntime.InferenceSession(package.graph, options, providers=["CPUExecutionProvider"])
-        self._inputs = {node.name for node in self._session.get_inputs()}
+        self._runtime = runtimes.load(package.runtime, package.graph, manifest, threads)
         self._tokenize = TextTokenizer(package.directory / TOKENIZER, manifest.max_tokens, manifest.truncation)
 
     @classmethod
@@ -51,6 +53,7 @@ class Engine:
         directory: Path,
         precision: str,
         *,
+        runtime: str = "auto",
         threads: int | None = None,
         max_batch_tokens: int = 8192,
         expect_labels: Sequence[str] | None = None,
@@ -59,7 +62,8 @@ class Engine:
 
         Args:
             directory: what the stage export wrote.
-            precision: fp32, int8 or fp16.
+            precision: fp32, int8, fp16 or bf16.
+            runtime: onnxruntime, openvino or torch; auto takes the fastest that is installed and proves itself.
             threads: of the matrix products; None takes all physical cores.
             max_batch_tokens: bound on a batch, padding included.
             expect_labels: the labels in the caller's order.
@@ -67,14 +71,27 @@ class Engine:
         Raises:
             UserError: the directory is no intact model, lacks the precision, or has other labels or another order.
         """
-        package = open_directory(directory, precision)
-        labels = package.manifest.labels
+        packages = open_directory(directory, precision)
+        labels = packages[0].manifest.labels
         if expect_labels is not None and list(expect_labels) != labels:
             raise UserError(
                 f"the model in {directory} has the labels {labels}, in this order, but {list(expect_labels)} are "
                 "expected: train and export again, or restore task.labels"
             )
-        return cls(package, threads=threads, max_batch_tokens=max_batch_tokens)
+        return cls._fastest(_choice(packages, runtime), threads, max_batch_tokens)
+
+    @classmethod
+    def _fastest(cls, packages: Sequence[Package], threads: int | None, max_batch_tokens: int) -> Self:
+        """The first that proves itself; the last one without a proof."""
+        for package in packages[:-1]:
+            try:
+                engine = cls(package, threads=threads, max_batch_tokens=max_batch_tokens)
+                engine.prove()
+            except UserError as error:
+                log.warning("%s; going on without %s", error, package.runtime)
+            else:
+                return engine
+        return cls(packages[-1], threads=threads, max_batch_tokens=max_batch_tokens)
 
     def logits(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Raw scores [n, classes]. `advance` hears of the texts of each batch that is done."""
@@ -93,26 +110,37 @@ class Engine:
         """Classify the golden texts that travel with the model.
 
         Raises:
-            UserError: this machine's onnxruntime gives other probabilities than the one that exported the model.
+            UserError: this machine gives other probabilities than the one that exported the model.
         """
         import pyarrow.parquet as pq
 
         golden = pq.read_table(self._package.directory / GOLDEN).to_pydict()
-        difference = np.abs(self.classify(golden["text"]) - np.array(golden[self.precision])).max()
+        difference = np.abs(self.classify(golden["text"]) - np.array(golden[self.golden])).max()
         if not difference <= _GOLDEN_TOLERANCE[self.precision]:
             raise UserError(
                 f"the model in {self._package.directory} fails its self-test on this machine: a golden text's "
-                f"probability is off by {difference:.3g} in {self.precision}. Use fp32, or another onnxruntime or CPU"
+                f"probability is off by {difference:.3g} in {self.precision} of {self.runtime}. Use fp32, or another "
+                f"{self.runtime} or processor"
             )
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[NDArray[np.intp], Floats]]:
         ids = self._tokenize(texts)
-        for rows in plan([len(row) for row in ids], self._max_batch_tokens):
-            input_ids, mask = pad([ids[row] for row in rows], self._package.manifest.pad_id)
-            feed = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
-            (part,) = self._session.run(None, {name: feed[name] for name in self._inputs})
-            self.tokens += int(mask.sum())
+        batches = plan([len(row) for row in ids], self._max_batch_tokens)
+        parts = self._runtime.logits([ids[row] for row in rows] for rows in batches)
+        for rows, part in zip(batches, parts, strict=True):
+            self.tokens += sum(len(ids[row]) for row in rows)
             yield rows, part
+
+
+def _choice(packages: Sequence[Package], runtime: str) -> Sequence[Package]:
+    """The packages for a runtime; for `auto` all whose runtime is installed."""
+    choice = [package for package in packages if runtime in ("auto", package.runtime)]
+    if not choice:
+        raise UserError(
+            f"{packages[0].directory} has no graph of {packages[0].precision} for the runtime '{runtime}' "
+            f"(it has {', '.join(package.runtime for package in packages)}): see export.runtimes"
+        )
+    return [package for package in choice if runtimes.installed(package.runtime)] or choice
 
 
 def softmax(logits: Floats) -> Floats:

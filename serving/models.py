@@ -1,6 +1,6 @@
-"""An exported model is a directory: manifest.json, tokenizer.json, golden.parquet and an ONNX file per precision.
+"""An exported model is a directory: manifest.json, tokenizer.json, golden.parquet and graphs.
 
-A server's copy needs the ONNX file of its own precision only.
+There is a graph for each precision and runtime; a server's copy needs the files of its own only.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from serving.errors import UserError
 from serving.files import sha256
-from serving.schemas import Manifest, PrecisionName
+from serving.runtimes import SUFFIXES
+from serving.schemas import Manifest, PrecisionName, RuntimeName
 
 MANIFEST, TOKENIZER, GOLDEN = "manifest.json", "tokenizer.json", "golden.parquet"
 
@@ -22,15 +23,23 @@ class Package:
     directory: Path
     manifest: Manifest
     precision: PrecisionName
+    runtime: RuntimeName
 
     @property
     def graph(self) -> Path:
-        """The ONNX file."""
-        return self.directory / f"{self.precision}.onnx"
+        """The file that the runtime is given."""
+        return self.directory / (self.precision + SUFFIXES[self.runtime])
+
+    @property
+    def golden(self) -> str:
+        """The column of the golden texts' probabilities."""
+        return f"{self.precision} {self.runtime}"
 
 
-def open_directory(directory: Path, precision: str) -> Package:
-    """Check an exported model.
+def open_directory(directory: Path, precision: str) -> list[Package]:
+    """Check an exported model and return what it has in a precision, the fastest runtime first.
+
+    Files of a runtime that are not there are passed over, as long as another's are.
 
     Raises:
         UserError: no model there, a precision that it does not have, or a file that is missing or was changed.
@@ -46,13 +55,18 @@ def open_directory(directory: Path, precision: str) -> Package:
         where = ".".join(str(part) for part in problem["loc"])
         reason = f"{where}: {problem['msg']}".removeprefix(": ")
         raise UserError(f"{directory / MANIFEST} is not valid ({reason}): export the model again") from None
-    for name, entry in manifest.precisions.items():
-        if name == precision:
-            for file, digest in {TOKENIZER: manifest.tokenizer, GOLDEN: manifest.golden, **entry.files}.items():
-                _check(directory / file, digest)
-            return Package(directory, manifest, name)
-    has = ", ".join(manifest.precisions)
-    raise UserError(f"{directory} has no precision '{precision}' (it has {has}): add it to export.precisions")
+    graphs = {name: entry for name, entry in manifest.precisions.items() if name == precision}
+    if not graphs:
+        has = ", ".join(manifest.precisions)
+        raise UserError(f"{directory} has no precision '{precision}' (it has {has}): add it to export.precisions")
+    for file, digest in {TOKENIZER: manifest.tokenizer, GOLDEN: manifest.golden}.items():
+        _check(directory / file, digest)
+    packages = [Package(directory, manifest, name, r) for name, entry in graphs.items() for r in SUFFIXES if r in entry]
+    there = [package for package in packages if package.graph.is_file()] or packages
+    for package in there:
+        for file, digest in graphs[package.precision][package.runtime].files.items():
+            _check(directory / file, digest)
+    return there
 
 
 def _check(path: Path, digest: str) -> None:

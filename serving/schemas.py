@@ -4,9 +4,10 @@ import hashlib
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-PrecisionName = Literal["fp32", "int8", "fp16"]
+PrecisionName = Literal["fp32", "int8", "fp16", "bf16"]
+RuntimeName = Literal["onnxruntime", "openvino", "torch"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -18,10 +19,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
-class Precision(Frozen):
-    """One ONNX graph and how far it is from torch in fp32 on real texts."""
+class Graph(Frozen):
+    """The model in one precision for one runtime, and how far it is from torch in fp32 on real texts."""
 
-    files: dict[str, Sha256]  # `<precision>.onnx`, and its external weights where a graph exceeds 2 GB
+    files: Annotated[dict[str, Sha256], Field(min_length=1)]  # see `serving.runtimes.files`
     bytes: Count
     flips: Share  # texts whose label differs
     max_difference: Annotated[float, Field(ge=0)]  # of logits
@@ -38,7 +39,7 @@ class Manifest(Frozen):
     temperature: Annotated[float, Field(gt=0)]  # logits are divided by it
     tokenizer: Sha256
     golden: Sha256
-    precisions: Annotated[dict[PrecisionName, Precision], Field(min_length=1)]
+    precisions: Annotated[dict[PrecisionName, dict[RuntimeName, Graph]], Field(min_length=1)]
     parity_texts: Count
     created_with: dict[str, str]  # library -> version
     model_hash: Sha256 = ""
@@ -64,6 +65,7 @@ class Part(Frozen):
     input: Sha256  # of ids and texts
     model_hash: Sha256
     precision: PrecisionName
+    runtime: RuntimeName
     min_confidence: Share
     file: Sha256  # of the Parquet file
     rows: Count
@@ -79,6 +81,7 @@ class Labelled(Frozen):
     labels: list[str]
     model_hash: Sha256
     precision: PrecisionName
+    runtime: RuntimeName
     min_confidence: Share
     rows: Count
     abstained: Count
@@ -88,8 +91,8 @@ class Labelled(Frozen):
 
 def _hash(values: dict[str, object]) -> str:
     """Hash of the fields that decide about labels; figures, versions and golden texts may differ."""
-    precisions = values["precisions"]
-    files = {name: p.files if isinstance(p, Precision) else p["files"] for name, p in precisions.items()}  # type: ignore[attr-defined]
+    precisions = TypeAdapter(dict[PrecisionName, dict[RuntimeName, Graph]]).validate_python(values["precisions"])
+    files = {name: {runtime: graph.files for runtime, graph in p.items()} for name, p in precisions.items()}
     names = ("labels", "max_tokens", "truncation", "pad_id", "tokenizer")
     decisive = {name: values[name] for name in names} | {"files": files, "temperature": float(values["temperature"])}  # type: ignore[arg-type]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

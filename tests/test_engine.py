@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from toy_model import LABELS, TEXTS, exported
 
 from serving.engine import Engine, softmax
 from serving.errors import UserError
+from serving.files import sha256
 from serving.tokenizing import TextTokenizer
 
 EXTREMES = ["", " \n\t", "\x00", "🙂" * 300, "x" * 5000, "word " * 3000, "é ü ﷺ", "[SEP] [CLS]", "\u200b"]
@@ -51,11 +53,44 @@ def test_small_batches_change_nothing(fp32: Engine) -> None:
 
 
 def test_int8_repeats_itself_and_depends_on_company_only_a_little(fp32: Engine) -> None:
-    int8 = Engine.open(exported(), "int8", threads=1)
+    int8 = Engine.open(exported(), "int8", runtime="onnxruntime", threads=1)
     together, alone = int8.classify(TEXTS), np.concatenate([int8.classify([text]) for text in TEXTS])
     assert together.tobytes() == int8.classify(TEXTS).tobytes()
     assert (together.argmax(axis=1) == alone.argmax(axis=1)).mean() >= 0.95
     assert (together.argmax(axis=1) == fp32.classify(TEXTS).argmax(axis=1)).mean() >= 0.9
+
+
+def test_int8_of_openvino_does_not_depend_on_company(fp32: Engine) -> None:
+    int8 = Engine.open(exported(), "int8", runtime="openvino", threads=1)
+    texts = TEXTS + EXTREMES
+    together = int8.classify(texts)
+    np.testing.assert_allclose(together, np.concatenate([int8.classify([text]) for text in texts]), atol=1e-5)
+    assert (together.argmax(axis=1) == fp32.classify(texts).argmax(axis=1)).mean() >= 0.9
+    assert np.abs(together - fp32.classify(texts)).max() > 1e-4  # it is int8
+
+
+def test_auto_takes_the_fastest_runtime_that_is_installed_and_proves_itself(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Engine.open(copy, "int8").runtime == "openvino"
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.runtimes.installed", lambda name: name != "openvino")
+        assert Engine.open(copy, "int8").runtime == "onnxruntime"
+        with pytest.raises(UserError, match="'openvino' is not installed: `pip install openvino`"):
+            Engine.open(copy, "int8", runtime="openvino")
+    assert not caplog.messages
+    golden = pq.read_table(copy / "golden.parquet")
+    lost = golden.set_column(golden.column_names.index("int8 openvino"), "int8 openvino", golden["int8 openvino"][::-1])
+    pq.write_table(lost, copy / "golden.parquet")
+    values = json.loads((copy / "manifest.json").read_text())
+    edit(copy, golden=sha256(copy / "golden.parquet"), model_hash=values["model_hash"])
+    assert Engine.open(copy, "int8").runtime == "onnxruntime"
+    assert "in int8 of openvino" in caplog.text
+    assert "going on without openvino" in caplog.text
+    (copy / "int8.xml").unlink()
+    assert Engine.open(copy, "int8").runtime == "onnxruntime"
+    with pytest.raises(UserError, match=r"no graph of int8 for the runtime 'torch' \(it has onnxruntime\)"):
+        Engine.open(copy, "int8", runtime="torch")
 
 
 def test_temperature_and_token_counter() -> None:

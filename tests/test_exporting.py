@@ -16,35 +16,40 @@ from pipeline.params import Export
 from pipeline.stages import export
 from serving.engine import Engine
 from serving.models import open_directory
-from serving.schemas import Precision
+from serving.schemas import Graph
 
 
 def test_the_manifest_says_what_the_files_are() -> None:
-    manifest = open_directory(exported(), "int8").manifest
+    manifest = open_directory(exported(), "int8")[0].manifest
     assert (manifest.candidate, manifest.labels, manifest.max_tokens) == ("toy-llm-1", LABELS, 32)
     assert (manifest.truncation, manifest.temperature, manifest.parity_texts) == ("head", 2.0, len(TEXTS))
-    assert manifest.precisions["fp32"].flips == 0
-    assert 0 < manifest.precisions["fp32"].max_difference < 1e-4
-    assert manifest.precisions["int8"].max_difference > manifest.precisions["fp32"].max_difference
-    assert manifest.precisions["int8"].bytes < manifest.precisions["fp32"].bytes / 2
+    fp32 = manifest.precisions["fp32"]["onnxruntime"]
+    assert fp32.flips == 0
+    assert 0 < fp32.max_difference < 1e-4
+    assert set(manifest.precisions["int8"]) == {"onnxruntime", "openvino"}
+    for int8 in manifest.precisions["int8"].values():
+        assert int8.max_difference > fp32.max_difference
+        assert int8.bytes < fp32.bytes / 2
     assert {path.name for path in exported().iterdir()} == {
-        "manifest.json", "tokenizer.json", "golden.parquet", "fp32.onnx", "int8.onnx"
+        "manifest.json", "tokenizer.json", "golden.parquet", "fp32.onnx", "int8.onnx", "int8.xml", "int8.bin"
     }  # fmt: skip
 
 
 def test_flips_are_the_share_of_texts_with_another_label() -> None:
-    labels = {name: Engine.open(exported(), name).logits(TEXTS).argmax(axis=1) for name in ("fp32", "int8")}
-    flips = open_directory(exported(), "int8").manifest.precisions["int8"].flips
-    assert flips == (labels["int8"] != labels["fp32"]).mean() > 0
+    fp32 = Engine.open(exported(), "fp32").logits(TEXTS).argmax(axis=1)
+    graphs = open_directory(exported(), "int8")[0].manifest.precisions["int8"]
+    for runtime, graph in graphs.items():
+        int8 = Engine.open(exported(), "int8", runtime=runtime).logits(TEXTS).argmax(axis=1)
+        assert graph.flips == (int8 != fp32).mean()
+    assert any(graph.flips for graph in graphs.values())
 
 
 def test_golden_texts_are_real_and_have_probabilities_for_each_precision() -> None:
     golden = pq.read_table(exported() / "golden.parquet").to_pydict()
     assert golden["text"] == TEXTS[: exporting.GOLDEN_TEXTS]
-    for precision in ("fp32", "int8"):
-        np.testing.assert_allclose(
-            np.array(golden[precision]), Engine.open(exported(), precision).classify(golden["text"]), atol=1e-5
-        )
+    for precision, runtime in [("fp32", "onnxruntime"), ("int8", "onnxruntime"), ("int8", "openvino")]:
+        engine = Engine.open(exported(), precision, runtime=runtime)
+        np.testing.assert_allclose(np.array(golden[engine.golden]), engine.classify(golden["text"]), atol=1e-5)
 
 
 def test_the_engine_gives_what_transformers_gives() -> None:
@@ -73,20 +78,20 @@ def test_a_model_beyond_the_limits_is_not_published_and_the_old_one_stays(tmp_pa
 
 
 def test_limits_name_each_precision_its_figure_and_what_to_do() -> None:
-    def entry(flips: float, difference: float) -> Precision:
-        return Precision(files={}, bytes=1, flips=flips, max_difference=difference)
+    def entry(flips: float, difference: float) -> Graph:
+        return Graph(files={"a": "0" * 64}, bytes=1, flips=flips, max_difference=difference)
 
     limits = Export(max_flips=0.02, max_difference=1e-3)
-    exporting.check({"fp32": entry(0, 1e-3), "int8": entry(0.02, 0.5)}, limits)
+    exporting.check({("fp32", "onnxruntime"): entry(0, 1e-3), ("int8", "openvino"): entry(0.02, 0.5)}, limits)
     with pytest.raises(UserError) as caught:
-        exporting.check({"fp32": entry(0, 0.5), "int8": entry(0.031, 0.5)}, limits)
+        exporting.check({("fp32", "onnxruntime"): entry(0, 0.5), ("int8", "openvino"): entry(0.031, 0.5)}, limits)
     assert str(caught.value) == (
-        "the exported model is not the trained one: int8 gives 3.10% of the texts another label (export.max_flips is "
-        "2.00%); fp32 has a logit that is 0.5 from torch's (export.max_difference is 0.001): drop the precision from "
+        "the exported model is not the trained one: int8 of openvino gives 3.10% of the texts another label "
+        "(export.max_flips is 2.00%); fp32 has a logit that is 0.5 from torch's (export.max_difference is 0.001): drop the precision from "
         "export.precisions (see label.precision too), or raise the limit"
     )
-    with pytest.raises(UserError, match="int8 gives logits that are no numbers"):
-        exporting.check({"int8": entry(0, 0).model_copy(update={"max_difference": float("nan")})}, limits)
+    with pytest.raises(UserError, match="int8 of openvino gives logits that are no numbers"):
+        exporting.check({("int8", "openvino"): entry(0, 0).model_copy(update={"max_difference": float("nan")})}, limits)
 
 
 def test_the_stage_measures_on_the_corpus_and_replaces_the_old_export(
@@ -103,16 +108,16 @@ def test_the_stage_measures_on_the_corpus_and_replaces_the_old_export(
     CORPUS.write(Document(str(i), text, str(i)) for i, text in enumerate(TEXTS))
     export.run(params.load())
     assert {path.name for path in EXPORT.iterdir()} == {
-        "manifest.json", "tokenizer.json", "golden.parquet", "int8.onnx", "fp16.onnx"
+        "manifest.json", "tokenizer.json", "golden.parquet", "int8.onnx", "int8.xml", "int8.bin", "fp16.onnx"
     }  # fmt: skip
     assert not list(tmp_path.glob(".export*"))
     figures = metrics("export").read()
     assert (figures["candidate"], figures["texts"], set(figures["precisions"])) == ("toy-llm-1", 30, {"int8", "fp16"})
-    assert figures["precisions"]["fp16"]["max_difference"] < 0.05
+    assert figures["precisions"]["fp16"]["onnxruntime"]["max_difference"] < 0.05
     fp16 = Engine.open(EXPORT, "fp16")
     fp16.prove()
     assert fp16.logits(["a fine film"]).dtype == np.float32
-    assert fp16.model_hash == figures["model_hash"] != open_directory(exported(), "fp32").manifest.model_hash
+    assert fp16.model_hash == figures["model_hash"] != open_directory(exported(), "fp32")[0].manifest.model_hash
 
 
 def test_weights_beyond_the_protobuf_limit_stand_beside_the_graph(tmp_path: Path) -> None:

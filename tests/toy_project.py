@@ -77,19 +77,20 @@ def toy_export(directory: Path, weights: dict[str, float], labels: list[str] = L
     graph = helper.make_graph(nodes, "words", [ids], [logits], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, directory / "fp32.onnx")
-    pq.write_table(pa.table({"text": ["good"], "fp32": [[0.018, 0.982]]}), directory / "golden.parquet")
+    pq.write_table(pa.table({"text": ["good"], "fp32 onnxruntime": [[0.018, 0.982]]}), directory / "golden.parquet")
     file = directory / "fp32.onnx"
     entry = {"files": {file.name: sha256(file)}, "bytes": file.stat().st_size, "flips": 0.0, "max_difference": 0.0}
     manifest = Manifest.model_validate(
         {
             "candidate": "mini-llm-1", "labels": labels, "max_tokens": 16, "truncation": "head", "pad_id": 0,
             "temperature": 1.0, "tokenizer": sha256(directory / "tokenizer.json"),
-            "golden": sha256(directory / "golden.parquet"), "precisions": {"fp32": entry}, "parity_texts": 1,
+            "golden": sha256(directory / "golden.parquet"), "parity_texts": 1,
+            "precisions": {"fp32": {"onnxruntime": entry}},
             "created_with": {"onnxruntime": "1"},
         }
     )  # fmt: skip
     (directory / "manifest.json").write_text(manifest.model_dump_json())
-    return open_directory(directory, "fp32").manifest.model_hash
+    return open_directory(directory, "fp32")[0].manifest.model_hash
 
 
 def texts(count: int) -> list[tuple[str, str]]:
@@ -195,12 +196,14 @@ def _stages() -> None:
         "parse": {"calibration": {"method": "batch", "log_loss": {"none": 0.3}},
                   "labelled": 38, "rejected": 2, "yield": 0.95, "rejected_by_reason": {"no label": 2},
                   "shares": {"negative": 0.5, "positive": 0.5}, "teacher": {"answered": 40, "rejected": 0}},
-        "export": {"candidate": "mini-llm-1", "precisions": {"fp32": {"bytes": 9, "flips": 0.0, "max_difference": 0.0}},
-                   "texts": 1, "seconds": 3.0},
+        "export": {"candidate": "mini-llm-1", "texts": 1,
+                   "precisions": {"fp32": {"onnxruntime": {"bytes": 9, "flips": 0.0, "max_difference": 0.0}}},
+                   "seconds": 3.0},
         "register": {"model_name": "toys", "version": "1", "run_id": "r", "promoted": True, "reasons": [],
                      "checks": {"tfidf": {"passed": True, "sentence": "better <i>by far</i>", "gain": 0.1}}},
         "label": {"rows": 200, "shards": 1, "tokens": 900, "seconds": 0.5, "texts_per_s": 400.0, "abstained": 4,
-                  "shares": {"negative": 0.4, "positive": 0.6}, "model_hash": "a" * 64, "precision": "fp32"},
+                  "shares": {"negative": 0.4, "positive": 0.6}, "model_hash": "a" * 64, "precision": "fp32",
+                  "runtime": "onnxruntime"},
     }  # fmt: skip
     for name, figures in stages.items():
         artifacts.metrics(name).write(json.loads(json.dumps(figures)))

@@ -87,6 +87,10 @@ class Params(Block):
             raise ValueError(f"annotate.prompt.examples use labels that task.labels does not have: {sorted(unknown)}")
         if self.parse.prior is not None and set(self.parse.prior) != labels:
             raise ValueError(f"parse.prior must give a share to each of {sorted(labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_is_trained_and_served(self) -> Self:
         if unknown := set(self.train.encoders) - set(self.encoders):
             raise ValueError(f"train.encoders names {sorted(unknown)}, which the block `encoders` does not define")
         if not any(self.encoders[name].kind == "tfidf" for name in self.train.encoders):
@@ -99,6 +103,8 @@ class Params(Block):
             raise ValueError("annotate.prompt.shots are chosen from ingest.gold_train; without gold use `examples`")
         if self.label.precision not in self.export.precisions:
             raise ValueError(f"label.precision '{self.label.precision}' is not among export.precisions")
+        if self.label.runtime not in ("auto", *self.export.runtimes):
+            raise ValueError(f"label.runtime '{self.label.runtime}' is not among export.runtimes")
         return self
 
     @property

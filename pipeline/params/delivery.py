@@ -19,9 +19,10 @@ class Register(Block):
 
 
 class Export(Block):
-    """ONNX files, and how far they may differ from torch."""
+    """Graphs for each precision and runtime, and how far they may differ from torch."""
 
     precisions: Annotated[list[Literal["fp32", "int8", "fp16"]], Field(min_length=1)] = ["fp32", "int8"]
+    runtimes: Annotated[list[Literal["onnxruntime", "openvino"]], Field(min_length=1)] = ["onnxruntime", "openvino"]
     parity_texts: Positive = 256
     max_flips: Share = 0.02
     max_difference: Annotated[float, Field(gt=0)] = 1e-3  # of logits, fp32 against torch
@@ -33,6 +34,7 @@ class LabelParams(Block):
     corpus: Source | None = None
     max_rows: Positive | None = None
     precision: Literal["fp32", "int8", "fp16"] = "int8"
+    runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"  # auto: the fastest that proves itself here
     shard_rows: Positive = 10_000
     max_batch_tokens: Positive = 8192
     min_confidence: Share = 0.0  # below it a row is marked as abstained

@@ -22,8 +22,11 @@ def run(params: Params) -> None:
     texts = _texts(params.export.parity_texts)
     manifest = exporting.export(MODELS / best["candidate"], EXPORT, texts, params.export, best["temperature"])
     figures = {
-        name: {"bytes": entry.bytes, "flips": entry.flips, "max_difference": entry.max_difference}
-        for name, entry in manifest.precisions.items()
+        precision: {
+            runtime: {"bytes": graph.bytes, "flips": graph.flips, "max_difference": graph.max_difference}
+            for runtime, graph in graphs.items()
+        }
+        for precision, graphs in manifest.precisions.items()
     }
     metrics("export").write(
         {
@@ -34,7 +37,11 @@ def run(params: Params) -> None:
             "seconds": time.perf_counter() - start,
         }
     )
-    shown = ", ".join(f"{name} {f['bytes'] / 1e6:.0f} MB, {f['flips']:.2%} flips" for name, f in figures.items())
+    shown = ", ".join(
+        f"{precision} {runtime} {f['bytes'] / 1e6:.0f} MB, {f['flips']:.2%} flips"
+        for precision, graphs in figures.items()
+        for runtime, f in graphs.items()
+    )
     log.info("export: %s, measured on %d texts: %s", manifest.candidate, len(texts), shown)
 
 

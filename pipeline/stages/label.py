@@ -25,6 +25,7 @@ def run(params: Params) -> None:
     engine = Engine.open(
         EXPORT,
         settings.precision,
+        runtime=settings.runtime,
         max_batch_tokens=settings.max_batch_tokens,
         expect_labels=params.task.names,
     )
@@ -49,6 +50,7 @@ def run(params: Params) -> None:
             "shares": shares,
             "model_hash": engine.model_hash,
             "precision": engine.precision,
+            "runtime": engine.runtime,
         }
     )
     shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())

@@ -1,0 +1,61 @@
+"""What runs a graph: batches of token ids in, logits out. One file each; the engine knows this Protocol alone."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import UserError
+from serving.schemas import Manifest, PrecisionName, RuntimeName
+
+Floats = NDArray[np.float32]
+Ids = Sequence[NDArray[np.int64]]  # token ids of each text of a batch
+
+# The fastest first (`benchmarks/engine_cpu.py`), and where its graph is.
+SUFFIXES: dict[RuntimeName, str] = {"torch": ".safetensors", "openvino": ".xml", "onnxruntime": ".onnx"}
+PRECISIONS: dict[RuntimeName, tuple[PrecisionName, ...]] = {
+    "torch": ("bf16",),
+    "openvino": ("int8",),
+    "onnxruntime": ("fp32", "int8", "fp16"),
+}
+
+
+class Runtime(Protocol):
+    """A loaded graph. Serves one thread at a time."""
+
+    def logits(self, batches: Iterable[Ids]) -> Iterator[Floats]:
+        """Yield logits (texts, classes) of each batch, in order. May take further batches before it yields one."""
+
+
+def installed(name: RuntimeName) -> bool:
+    """Whether the library of a runtime can be imported."""
+    return find_spec(name) is not None
+
+
+def load(name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None) -> Runtime:
+    """Load a graph.
+
+    Args:
+        name: of the runtime; its library must be installed.
+        graph: the file that `SUFFIXES` names; others of the same stem stand beside it.
+        manifest: the model's, for what a graph does not say of itself.
+        threads: of the matrix products; None takes all physical cores.
+
+    Raises:
+        UserError: the library is missing or can't read the graph.
+    """
+    if not installed(name):
+        raise UserError(f"label.runtime '{name}' is not installed: `pip install {name}`, or take another (auto)")
+    module: Any = import_module(f"serving.runtimes.{name}_")
+    runtime: Runtime = module.load(graph, manifest, threads)
+    return runtime
+
+
+def files(directory: Path, precision: PrecisionName, runtime: RuntimeName) -> list[Path]:
+    """All files of a graph, by name."""
+    patterns = {"onnxruntime": [".onnx*"], "openvino": [".xml", ".bin"], "torch": [".safetensors", ".json"]}
+    return sorted(path for pattern in patterns[runtime] for path in directory.glob(precision + pattern))
