@@ -87,7 +87,8 @@ def test_limits_name_each_precision_its_figure_and_what_to_do() -> None:
         exporting.check({("fp32", "onnxruntime"): entry(0, 0.5), ("int8", "openvino"): entry(0.031, 0.5)}, limits)
     assert str(caught.value) == (
         "the exported model is not the trained one: int8 of openvino gives 3.10% of the texts another label "
-        "(export.max_flips is 2.00%); fp32 has a logit that is 0.5 from torch's (export.max_difference is 0.001): drop the precision from "
+        "(export.max_flips is 2.00%); fp32 has a logit that is 0.5 from torch's "
+        "(export.max_difference is 0.001): drop the precision from "
         "export.precisions (see label.precision too), or raise the limit"
     )
     with pytest.raises(UserError, match="int8 of openvino gives logits that are no numbers"):
