@@ -26,7 +26,7 @@ from serving.models import GOLDEN, MANIFEST, TOKENIZER, Package
 from serving.progress import progress
 from serving.runtimes import Floats, Ids
 from serving.schemas import Graph, Manifest, PrecisionName, RuntimeName
-from serving.tokenizing import TextTokenizer
+from serving.tokenizing import TextTokenizer, mean_of_pieces
 
 GOLDEN_TEXTS = 16
 _MAX_BATCH_TOKENS = 4096
@@ -52,13 +52,13 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         model, pad_id = _load(candidate)
         shutil.copyfile(candidate / TOKENIZER, building / TOKENIZER)
         tokenize = TextTokenizer(building / TOKENIZER, facts["max_tokens"], facts["truncation"])
-        ids = tokenize(texts)
+        ids, owners = tokenize.pieces(texts)
         wanted = [(p, r) for p in params.precisions for r in params.runtimes if p in runtimes.PRECISIONS[r]]
         _write_graphs(model, building, wanted, ids)
         draft = _draft(building, facts, pad_id, temperature, len(texts), wanted)
         engines = {(p, r): Engine(Package(building, draft, p, r)) for p, r in wanted}
-        with progress("export: parity", len(texts) * (1 + len(engines))) as advance:
-            reference = torch_logits(model, ids, pad_id, advance)
+        with progress("export: parity", len(ids) + len(texts) * len(engines)) as advance:
+            reference = mean_of_pieces(torch_logits(model, ids, pad_id, advance), owners, len(texts))
             logits = {name: engine.logits(texts, advance) for name, engine in engines.items()}
         measured: Graphs = {(p, r): _measured(draft.precisions[p][r], logits[p, r], reference) for p, r in wanted}
         check(measured, params)

@@ -27,7 +27,7 @@ from pipeline.params import Transformer
 from pipeline.training import Examples, Floats, Phase, class_weights
 from serving import batching
 from serving.progress import Advance, progress
-from serving.tokenizing import TextTokenizer, Truncation
+from serving.tokenizing import TextTokenizer, Truncation, mean_of_pieces
 
 _COMPLETE = "complete"  # a file written into a checkpoint when all its other files are there
 _CHECKPOINTS_KEPT = 3  # the best, the last, and the one being written
@@ -199,16 +199,16 @@ def logits(
     torch.set_float32_matmul_precision("medium" if device.type == "cpu" else "highest")
     model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True).eval().to(device)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    ids = TextTokenizer(directory / "tokenizer.json", max_tokens, truncation)(texts)
-    result = np.zeros((len(texts), model.config.num_labels))
-    with progress("evaluate", len(texts)) as advance, torch.inference_mode():
+    ids, owners = TextTokenizer(directory / "tokenizer.json", max_tokens, truncation).pieces(texts)
+    result = np.zeros((len(ids), model.config.num_labels), dtype=np.float32)
+    with progress("evaluate", len(ids)) as advance, torch.inference_mode():
         for rows in batching.plan([len(row) for row in ids], max_batch_tokens):
             inputs, mask = batching.pad([ids[i] for i in rows], tokenizer.pad_token_id)
             computing.choose_attention(model, device.type, inputs.shape[1])
             out = model(torch.from_numpy(inputs).to(device), attention_mask=torch.from_numpy(mask).to(device))
-            result[rows] = out.logits.double().cpu().numpy()
+            result[rows] = out.logits.float().cpu().numpy()
             advance(len(rows))
-    return result
+    return mean_of_pieces(result, owners, len(texts)).astype(np.float64)
 
 
 def _check_room(model: Any, work: Path) -> None:  # noqa: ANN401

@@ -18,8 +18,8 @@ from serving import runtimes
 from serving.batching import plan
 from serving.errors import UserError
 from serving.models import GOLDEN, TOKENIZER, Package, open_directory
-from serving.runtimes import Floats
-from serving.tokenizing import TextTokenizer
+from serving.runtimes import Floats, Ids
+from serving.tokenizing import TextTokenizer, mean_of_pieces
 
 log = logging.getLogger("llambert")
 _GOLDEN_TOLERANCE = {
@@ -95,12 +95,14 @@ class Engine:
 
     def logits(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Raw scores [n, classes]. `advance` hears of the texts of each batch that is done."""
-        scores = np.empty((len(texts), len(self.labels)), dtype=np.float32)
-        for rows, part in self._batches(texts):
+        ids, owners = self._tokenize.pieces(texts)
+        first = np.diff(owners, prepend=-1) > 0  # pieces that begin a text
+        scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
+        for rows, part in self._batches(ids):
             scores[rows] = part
             if advance:
-                advance(len(rows))
-        return scores
+                advance(int(first[rows].sum()))
+        return mean_of_pieces(scores, owners, len(texts))
 
     def classify(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Probabilities [n, classes], calibrated by the model's temperature; each row sums to 1."""
@@ -123,8 +125,7 @@ class Engine:
                 f"{self.runtime} or processor"
             )
 
-    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-        ids = self._tokenize(texts)
+    def _batches(self, ids: Ids) -> Iterator[tuple[NDArray[np.intp], Floats]]:
         batches = plan([len(row) for row in ids], self._max_batch_tokens)
         parts = self._runtime.logits([ids[row] for row in rows] for rows in batches)
         for rows, part in zip(batches, parts, strict=True):

@@ -34,7 +34,7 @@ class Manifest(Frozen):
     candidate: str
     labels: Annotated[list[str], Field(min_length=2)]  # the order of every probability vector
     max_tokens: Annotated[int, Field(gt=2)]
-    truncation: Literal["head", "head_tail"]
+    truncation: Literal["head", "head_tail", "windows"]
     pad_id: Count
     temperature: Annotated[float, Field(gt=0)]  # logits are divided by it
     tokenizer: Sha256

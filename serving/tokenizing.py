@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 
 from serving.errors import UserError
 
-Truncation = Literal["head", "head_tail"]
+Truncation = Literal["head", "head_tail", "windows"]
+WINDOWS = 16  # of a text at most; what comes behind them is not read
 _CHARS_PER_TOKEN = 16  # generous: English has 4 to 5
 _MARGIN_TOKENS = 16  # tokens that a cut through the text may change beside it
 
@@ -19,7 +20,8 @@ class TextTokenizer:
     """Token ids of texts, special tokens included, at most `max_tokens` of them.
 
     `head` keeps the first tokens; `head_tail` keeps the first half of the room and the last half (Sun et al. 2019,
-    arXiv 1905.05583), the odd one in front. Special tokens are those of the tokenizer's own post-processor.
+    arXiv 1905.05583), the odd one in front. `windows` trains on the head, and labels by the mean logits of the text's
+    windows (up to 16, of equal length). Special tokens are those of the tokenizer's own post-processor.
     """
 
     def __init__(self, file: Path, max_tokens: int, truncation: Truncation) -> None:
@@ -32,13 +34,31 @@ class TextTokenizer:
         room = max_tokens - self._before - self._after
         if room < 1:
             raise UserError(f"max_tokens {max_tokens} leaves no room for text beside the special tokens: raise it")
+        self._windows = WINDOWS if truncation == "windows" else 1
         self._tail = room // 2 if truncation == "head_tail" else 0
         self._head = room - self._tail
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Ids of each text. An empty text has special tokens only."""
+        """Ids of each text, to train on. An empty text has special tokens only."""
+        return [self._cut(ids) for ids in self._encode(texts)]
+
+    def pieces(self, texts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.intp]]:
+        """Ids of all pieces to label by, and the index of the text of each; see `mean_of_pieces`."""
+        split = [self._split(ids) for ids in self._encode(texts)]
+        owners = np.repeat(np.arange(len(split)), [len(pieces) for pieces in split])
+        return [piece for pieces in split for piece in pieces], owners
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         encodings = self._tokenizer.encode_batch_fast([self._shortened(text) for text in texts])
-        return [self._cut(np.array(encoding.ids, dtype=np.int64)) for encoding in encodings]
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def _split(self, ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        if self._windows == 1:
+            return [self._cut(ids)]
+        end = len(ids) - self._after
+        body = ids[self._before : end][: self._windows * self._head]
+        count = max(1, -(-len(body) // self._head))
+        return [np.concatenate([ids[: self._before], part, ids[end:]]) for part in np.array_split(body, count)]
 
     def _cut(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         if len(ids) <= self._before + self._head + self._tail + self._after:
@@ -52,16 +72,25 @@ class TextTokenizer:
         Texts are cut at white space, beyond which no tokenizer of an encoder looks, and only where both pieces have
         more tokens than are kept of them. Otherwise (few spaces, very long words) the pieces are doubled.
         """
-        chars = _CHARS_PER_TOKEN * (self._head + self._tail)
+        head = self._head * self._windows
+        chars = _CHARS_PER_TOKEN * (head + self._tail)
         while 2 * chars < len(text):
             front, back = _without_last_word(text[:chars]), _without_first_word(text[-chars:]) if self._tail else ""
-            if self._enough(front, self._head) and (not self._tail or self._enough(back, self._tail)):
+            if self._enough(front, head) and (not self._tail or self._enough(back, self._tail)):
                 return f"{front} {back}"
             chars *= 2
         return text
 
     def _enough(self, piece: str, tokens: int) -> bool:
         return len(self._tokenizer.encode(piece, add_special_tokens=False)) > tokens + _MARGIN_TOKENS
+
+
+def mean_of_pieces(values: NDArray[np.float32], owners: NDArray[np.intp], texts: int) -> NDArray[np.float32]:
+    """Mean of the values (pieces, classes) of each text: (texts, classes)."""
+    sums = np.zeros((texts, values.shape[1]), dtype=np.float32)
+    np.add.at(sums, owners, values)
+    sums /= np.bincount(owners, minlength=texts)[:, None]
+    return sums
 
 
 def _without_last_word(piece: str) -> str:

@@ -171,6 +171,41 @@ def test_head_is_what_transformers_gives() -> None:
     assert [ids.tolist() for ids in tokenizer(32, "head")(texts)] == expected
 
 
+def test_windows_of_a_long_text_are_even_and_hold_all_of_it() -> None:
+    text = " ".join(str(i % 10) for i in range(1, 24))
+    pieces, owners = tokenizer(9, "windows").pieces(["1 2 3", text, ""])
+    assert owners.tolist() == [0, 1, 1, 1, 1, 2]
+    cls, *body, sep = tokenizer(99, "head")([text])[0].tolist()
+    assert [len(piece) for piece in pieces] == [5, 8, 8, 8, 7, 2]
+    assert [token for piece in pieces[1:5] for token in piece[1:-1]] == body
+    assert all((piece[0], piece[-1]) == (cls, sep) for piece in pieces)
+    head, _ = tokenizer(9, "head").pieces([text])
+    assert tokenizer(9, "windows")([text])[0].tolist() == head[0].tolist()  # what it is trained on
+
+
+def test_windows_end_at_the_sixteenth_and_a_megabyte_takes_no_longer() -> None:
+    long = "one two three four five six seven " * 40_000
+    pieces, _ = tokenizer(9, "windows").pieces([long])
+    assert len(pieces) == 16
+    few, _ = tokenizer(9, "windows").pieces([long[:2000]])
+    assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in few]
+
+
+def test_the_engine_takes_the_mean_of_the_windows(copy: Path) -> None:
+    values = json.loads((copy / "manifest.json").read_text())
+    del values["model_hash"]
+    (copy / "manifest.json").write_text(json.dumps(values | {"truncation": "windows"}))
+    engine = Engine.open(copy, "fp32")
+    text = " ".join(str(i % 10) for i in range(70))  # 32 tokens are room for 30: three windows of 24, 23 and 23
+    body = text.split()
+    parts = [" ".join(some) for some in (body[:24], body[24:47], body[47:])]
+    heard: list[int] = []
+    together = engine.logits(["a fine film", text, ""], heard.append)
+    assert sum(heard) == 3
+    np.testing.assert_allclose(together[1], engine.logits(parts).mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(together[[0, 2]], engine.logits(["a fine film", ""]), atol=1e-5)
+
+
 def test_head_tail_keeps_both_ends_and_the_special_tokens() -> None:
     whole = tokenizer(1000, "head")
     text = " ".join(str(i) for i in range(100))

@@ -13,7 +13,7 @@ class Transformer(Block):
     kind: Literal["transformer"]
     model: str = "embedded:minilm"
     max_tokens: Annotated[int, Field(ge=8)] = 256
-    truncation: Literal["head", "head_tail"] = "head"
+    truncation: Literal["head", "head_tail", "windows"] = "head"  # windows: trained on the head, labels by their mean
     batch_size: Positive = 16
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
