@@ -129,7 +129,6 @@ def fit(
         The learning curve: a row with step, epoch, train_loss, validation_loss, validation_accuracy per evaluation.
     """
     set_seed(seed)
-    computing.keep_memory()
     torch.set_float32_matmul_precision("medium")
     model, tokenizer = load(start, labels, params.max_tokens)
     computing.choose_attention(model, "cuda" if torch.cuda.is_available() else "cpu", params.max_tokens)
@@ -194,7 +193,6 @@ def logits(
     directory: Path, texts: list[str], max_tokens: int, truncation: Truncation, max_batch_tokens: int = 8192
 ) -> Floats:
     """Logits (texts, labels) of a saved model, in torch and full precision; batches sorted by length."""
-    computing.keep_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("medium" if device.type == "cpu" else "highest")
     model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True).eval().to(device)
