@@ -28,6 +28,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other over tiny products take a minute where others use the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def texts(count: int = 24, longest: int = 50, seed: int = 3) -> list[NDArray[np.int64]]:
     random = np.random.default_rng(seed)
     lengths = [longest, 1, *random.integers(2, longest, count - 2)]

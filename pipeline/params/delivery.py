@@ -36,7 +36,8 @@ class Export(Block):
     def _each_precision_has_a_runtime(self) -> Self:
         for precision in self.precisions:
             if not set(able := runtimes_of(precision)) & set(self.runtimes):
-                raise ValueError(f"precision '{precision}' runs in {' and '.join(able)} only: add it to `runtimes`")
+                one = "it" if len(able) == 1 else "one"
+                raise ValueError(f"precision '{precision}' runs in {' and '.join(able)} only: add {one} to `runtimes`")
         return self
 
 
