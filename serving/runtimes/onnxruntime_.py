@@ -1,15 +1,19 @@
 """onnxruntime: the portable default. Padded batches, one after the other, on a GPU where onnxruntime has one."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
 from serving.batching import pad
 from serving.runtimes import Floats, Ids
-from serving.schemas import Manifest
+
+if TYPE_CHECKING:
+    from serving.schemas import Manifest
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
