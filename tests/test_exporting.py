@@ -157,10 +157,13 @@ def test_bf16_is_exported_measured_and_served_without_transformers(packed: Path)
 
 
 def test_bf16_of_torch_gives_what_fp32_of_onnxruntime_gives_but_for_rounding(packed: Path) -> None:
+    import torch
+
     engine, fp32 = Engine.open(packed, "bf16", max_batch_tokens=100), Engine.open(exported(), "fp32")
     texts = [*TEXTS, "", "🙂" * 300, "x" * 5000]
     together = engine.logits(texts)
-    np.testing.assert_allclose(together, np.concatenate([engine.logits([text]) for text in texts]), atol=1e-5)
+    rounding = 0.2 if torch.cuda.is_available() else 1e-5  # of activations, which are in bf16 on a GPU
+    np.testing.assert_allclose(together, np.concatenate([engine.logits([text]) for text in texts]), atol=rounding)
     assert (together.argmax(axis=1) == fp32.logits(texts).argmax(axis=1)).mean() > 0.95
     assert engine.classify([]).shape == (0, 3)
 

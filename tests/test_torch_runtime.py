@@ -62,11 +62,11 @@ def transformers_logits(model: Any, batch: Ids) -> NDArray[np.float32]:
         return np.concatenate([model(torch.from_numpy(row)[None]).logits.numpy() for row in batch])
 
 
-def runtime(model: Any, directory: Path) -> torch_.TorchRuntime:
+def runtime(model: Any, directory: Path, device: torch.device = CPU) -> torch_.TorchRuntime:
     from pipeline.packing import write_bf16
 
     write_bf16(model, directory / "bf16.safetensors")
-    return torch_.load(directory / "bf16.safetensors", None)
+    return torch_.load(directory / "bf16.safetensors", None, device)
 
 
 def encoder(model: Any, **settings: Any) -> Encoder:
@@ -141,6 +141,18 @@ def test_bf16_throughout_stays_close(model: Any) -> None:
         (ours,) = torch_.TorchRuntime(half, config, CPU).logits([rows])
         assert ours.dtype == np.float32
         assert 1e-4 < np.abs(ours - expected).max() < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_batches_in_flight_keep_apart_and_logits_are_those_of_bf16(model: Any, tmp_path: Path) -> None:
+    """Many batches of all sizes through two buffers, against the same arithmetic on the processor in fp32."""
+    rows = texts(600)
+    expected = transformers_logits(model, rows)
+    ours = runtime(model, tmp_path, torch.device("cuda"))
+    for size in (1, 7, 600):
+        kept = list(ours.logits(rows[start : start + size] for start in range(0, len(rows), size)))
+        apart = np.sqrt(np.mean((np.concatenate(kept) - expected) ** 2)) / expected.std()
+        assert 1e-4 < apart < 0.05
 
 
 @pytest.mark.parametrize(

@@ -102,16 +102,22 @@ def pack(texts: Ids, first_position: int, pad_id: int | None) -> tuple[NDArray[n
     return np.concatenate([ids, positions, bounds]).astype(np.int32), lengths
 
 
-def load(graph: Path, threads: int | None) -> TorchRuntime:
-    """Load the weights and the config beside them. See `serving.runtimes.load`; a GPU is taken where there is one."""
+def load(graph: Path, threads: int | None, device: torch.device | None = None) -> TorchRuntime:
+    """Load the weights and the config beside them; see `serving.runtimes.load`.
+
+    Args:
+        graph: the weights.
+        threads: of the matrix products on a processor.
+        device: bf16 on CUDA, fp32 on the processor; None: a GPU where there is one.
+    """
     from safetensors.torch import load_file
 
-    config = json.loads(graph.with_suffix(".json").read_text(encoding="utf-8"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and torch.cuda.get_device_capability() < _OLDEST:
-        name = torch.cuda.get_device_name()
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _OLDEST:
+        name = torch.cuda.get_device_name(device)
         raise UserError(f"bf16 of torch needs a GPU of NVIDIA's Ampere or later, and this is a {name}: label in fp16")
     if device.type == "cpu" and threads:
         torch.set_num_threads(threads)
+    config = json.loads(graph.with_suffix(".json").read_text(encoding="utf-8"))
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     return TorchRuntime(Encoder(config, load_file(graph), device, dtype), config, device)
