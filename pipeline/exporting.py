@@ -1,4 +1,4 @@
-"""From a fine-tuned encoder to a directory that labels without torch: ONNX graphs, tokenizer, manifest, golden texts.
+"""From a fine-tuned encoder to a directory that labels: graphs for each runtime, tokenizer, manifest, golden texts.
 
 Each graph is measured against torch on real texts before anything is published.
 """
@@ -23,9 +23,10 @@ from serving import batching, runtimes
 from serving.engine import Engine
 from serving.files import sha256, unwritable
 from serving.models import GOLDEN, MANIFEST, TOKENIZER, Package
+from serving.precisions import PRECISIONS, PrecisionName, RuntimeName
 from serving.progress import progress
 from serving.runtimes import Floats, Ids
-from serving.schemas import Graph, Manifest, PrecisionName, RuntimeName
+from serving.schemas import Graph, Manifest
 from serving.tokenizing import TextTokenizer, mean_of_pieces
 
 GOLDEN_TEXTS = 16
@@ -45,7 +46,8 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         temperature: logits are divided by it.
 
     Raises:
-        UserError: a precision is further from torch than `params` allow, or `out` can't be written.
+        UserError: a precision is further from torch than `params` allow, the encoder is of a kind that a runtime does
+            not know, or `out` can't be written.
     """
     facts = Json(candidate / "candidate.json").read()
     with _replacing_directory(out) as building:
@@ -53,7 +55,7 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         shutil.copyfile(candidate / TOKENIZER, building / TOKENIZER)
         tokenize = TextTokenizer(building / TOKENIZER, facts["max_tokens"], facts["truncation"])
         ids, owners = tokenize.pieces(texts)
-        wanted = [(p, r) for p in params.precisions for r in params.runtimes if p in runtimes.PRECISIONS[r]]
+        wanted = [(p, r) for p in params.precisions for r in params.runtimes if p in PRECISIONS[r]]
         _write_graphs(model, building, wanted, ids)
         draft = _draft(building, facts, pad_id, temperature, len(texts), wanted)
         engines = {(p, r): Engine(Package(building, draft, p, r)) for p, r in wanted}
@@ -119,6 +121,10 @@ def _write_graphs(
     wanted: Sequence[tuple[PrecisionName, RuntimeName]],
     ids: Ids,
 ) -> None:
+    if ("bf16", "torch") in wanted:
+        from pipeline import packing
+
+        packing.write_bf16(model, directory / "bf16.safetensors")
     if precisions := [precision for precision, runtime in wanted if runtime == "onnxruntime"]:
         write_graphs(model, directory, precisions)
     if ("int8", "openvino") in wanted:

@@ -25,6 +25,7 @@ from pipeline.params import Register
 CHALLENGER, CHAMPION = "challenger", "champion"
 _CHAMPIONS = "champions"  # tag of the registered model: versions that held the alias, oldest first
 _REQUIREMENTS = ("numpy", "onnxruntime", "pyarrow", "pydantic", "tokenizers")  # what `serving` imports
+_OF_BF16 = ("safetensors", "torch")  # and what its runtime for that precision does
 Version = Any  # mlflow.entities.model_registry.ModelVersion, which has no types
 
 
@@ -123,7 +124,7 @@ class Registry:
                 code_paths=[str(Path(serving.__file__).parent)],
                 model_config={"precision": precision},
                 input_example=example,
-                pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
+                pip_requirements=requirements(precision),
                 tags={"model_hash": model_hash},
             )
         return str(info.model_uri)
@@ -208,6 +209,12 @@ class Registry:
                     raise UserError(f"{uri} can't be downloaded from {self.uri} ({reason})") from error
                 (Path(place) / "artifacts" / "export").replace(cached)
         return cached
+
+
+def requirements(precision: str) -> list[str]:
+    """What a registered model needs, as pip is told. A build's own mark (torch's +cpu) is on no package index."""
+    names = [*_REQUIREMENTS, *(_OF_BF16 if precision == "bf16" else ())]
+    return [f"{name}=={installed(name).split('+')[0]}" for name in names]
 
 
 def _groups(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

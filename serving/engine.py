@@ -2,8 +2,9 @@
 
 In fp32 a text has the same probabilities (to 1e-5) whatever it is batched with, and in OpenVINO's int8, too. In
 onnxruntime's int8 it has not: the scale of the activations is that of the whole batch, so a text near the boundary may
-get another label in other company; export measures how many differ from torch at all. The same texts in one call give
-the same bytes on the same machine.
+get another label in other company; export measures how many differ from torch at all. In bf16 on a GPU another size of
+batch may mean another kernel, which rounds in another order. The same texts in one call give the same bytes on the same
+machine.
 """
 
 import logging

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from serving.errors import UserError
 from serving.files import sha256
+from serving.precisions import PrecisionName, RuntimeName
 from serving.runtimes import SUFFIXES
-from serving.schemas import Manifest, PrecisionName, RuntimeName
+from serving.schemas import Manifest
 
 MANIFEST, TOKENIZER, GOLDEN = "manifest.json", "tokenizer.json", "golden.parquet"
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-PrecisionName = Literal["fp32", "int8", "fp16", "bf16"]
-RuntimeName = Literal["onnxruntime", "openvino", "torch"]
+from serving.precisions import PrecisionName, RuntimeName
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -1,5 +1,7 @@
 """The export is the trained model or it is not published."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,66 @@ def test_weights_beyond_the_protobuf_limit_stand_beside_the_graph(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fp32.onnx", "fp32.onnx.data"]
     assert (tmp_path / "fp32.onnx").stat().st_size < 200_000
     assert len(onnx.load(tmp_path / "fp32.onnx").graph.node) == len(onnx.load(exported() / "fp32.onnx").graph.node)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("packed")
+    params = Export(precisions=["bf16"], max_flips=0.1)
+    exporting.export(candidate(directory / "toy"), directory / "export", TEXTS, params, temperature=2.0)
+    return directory / "export"
+
+
+def test_bf16_is_exported_measured_and_served_without_transformers(packed: Path) -> None:
+    graph = open_directory(packed, "bf16")[0].manifest.precisions["bf16"]["torch"]
+    assert set(graph.files) == {"bf16.safetensors", "bf16.json"}
+    assert graph.bytes == sum((packed / name).stat().st_size for name in graph.files)
+    assert 1e-3 < graph.max_difference < 0.2  # of logits about 4 wide, from rounding the weights
+    assert pq.read_schema(packed / "golden.parquet").names == ["text", "bf16 torch"]
+    code = (
+        "import sys; from pathlib import Path; from serving.engine import Engine\n"
+        "engine = Engine.open(Path(sys.argv[1]), 'bf16'); engine.prove(); print(engine.runtime)\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules} & {'transformers', 'pipeline', 'onnxruntime'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, packed], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["torch"]
+
+
+def test_bf16_of_torch_gives_what_fp32_of_onnxruntime_gives_but_for_rounding(packed: Path) -> None:
+    import torch
+
+    engine, fp32 = Engine.open(packed, "bf16", max_batch_tokens=100), Engine.open(exported(), "fp32")
+    texts = [*TEXTS, "", "🙂" * 300, "x" * 5000]
+    together = engine.logits(texts)
+    rounding = 0.2 if torch.cuda.is_available() else 1e-5  # of activations, which are in bf16 on a GPU
+    np.testing.assert_allclose(together, np.concatenate([engine.logits([text]) for text in texts]), atol=rounding)
+    assert (together.argmax(axis=1) == fp32.logits(texts).argmax(axis=1)).mean() > 0.95
+    assert engine.classify([]).shape == (0, 3)
+
+
+def test_an_encoder_that_torch_cannot_pack_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    toy = candidate(tmp_path / "toy")
+    config = DistilBertConfig(num_labels=3, dim=32, n_layers=1, n_heads=2, hidden_dim=64)
+    DistilBertForSequenceClassification(config).save_pretrained(toy)
+    with pytest.raises(
+        UserError, match=r"can't run this encoder in bf16: it is of the kind 'distilbert', not one of bert"
+    ):
+        exporting.export(toy, tmp_path / "export", TEXTS, Export(precisions=["fp32", "bf16"]), temperature=1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_onnxruntime_asks_for_a_gpu_where_it_knows_one_but_not_for_int8() -> None:
+    from serving.runtimes.onnxruntime_ import OnnxRuntime, providers
+
+    gpu = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert providers(Path("fp16.onnx"), gpu) == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    assert providers(Path("int8.onnx"), gpu) == ["CPUExecutionProvider"]
+    assert providers(Path("fp16.onnx"), ["AzureExecutionProvider", "CPUExecutionProvider"]) == ["CPUExecutionProvider"]
+    runtime = OnnxRuntime(exported() / "fp32.onnx", 0, 1)
+    assert runtime.device in ("cpu", "cuda")
+    rows = [[np.arange(5, 5 + n) for n in lengths] for lengths in ((3, 9), (30,), (1, 2, 3))]
+    kept = list(runtime.logits(rows))  # results of one batch are not overwritten by the next
+    for batch, logits in zip(rows, kept, strict=True):
+        np.testing.assert_allclose(logits, np.concatenate(list(runtime.logits([row] for row in batch))), atol=1e-5)

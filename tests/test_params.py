@@ -106,6 +106,23 @@ CASES = [
         "params: train.recipes ['gold'] need ingest.gold_train; without gold use [llm]",
     ),
     ("label__precision", "fp16", "params: label.precision 'fp16' is not among export.precisions"),
+    ("label__precision", "bf16", "params: label.precision 'bf16' is not among export.precisions"),
+    ("label__runtime", "torch", "label: runtime 'torch' can't run the precision 'fp32' (onnxruntime can)"),
+    (
+        "label",
+        {"precision": "bf16", "runtime": "openvino"},
+        "label: runtime 'openvino' can't run the precision 'bf16' (torch can)",
+    ),
+    (
+        "export",
+        {"precisions": ["fp32", "bf16"], "runtimes": ["onnxruntime", "openvino"]},
+        "export: precision 'bf16' runs in torch only: add it to `runtimes`",
+    ),
+    (
+        "export",
+        {"precisions": ["int8"], "runtimes": ["torch"]},
+        "export: precision 'int8' runs in onnxruntime and openvino only: add one to `runtimes`",
+    ),
     ("report__machine_per_hour", -1, "report.machine_per_hour: Input should be greater than or equal to 0 (got -1)"),
     (
         "register__model_name",
@@ -118,6 +135,12 @@ CASES = [
 @pytest.mark.parametrize(("key", "value", "expected"), CASES)
 def test_each_problem_has_its_path_and_what_was_got(tmp_path: Path, key: str, value: object, expected: str) -> None:
     assert problems(written(tmp_path / "params.yaml", **{key: value})) == expected.split("\n")
+
+
+def test_bf16_for_a_gpu_needs_two_lines(tmp_path: Path) -> None:
+    gpu = {"export__precisions": ["fp32", "bf16"], "label__precision": "bf16"}
+    loaded = params.load(written(tmp_path / "params.yaml", **gpu))
+    assert (loaded.label.runtime, "torch" in loaded.export.runtimes) == ("auto", True)
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from toy_project import database  # noqa: F401 - a fixture
 
 from pipeline import artifacts, registering
 from pipeline.errors import UserError
-from pipeline.registry import CHAMPION, Registry
+from pipeline.registry import CHAMPION, Registry, requirements
 from pipeline.stages import register
 
 
@@ -229,3 +229,9 @@ def test_checks_are_written_as_plain_json():
     checks = json.loads(Path("metrics/register.json").read_text())["checks"]
     assert list(checks) == ["champion", "collapse", "tfidf"]
     assert checks["tfidf"]["accuracy"] == 1.0
+
+
+def test_a_model_in_bf16_asks_for_torch_and_others_do_not():
+    assert not [line for line in requirements("int8") if line.startswith("torch")]
+    (torch,) = [line for line in requirements("bf16") if line.startswith("torch")]
+    assert "+" not in torch

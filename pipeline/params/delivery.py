@@ -1,11 +1,12 @@
 """The blocks register, export, label and report: what becomes of the best candidate."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.params.base import Amount, Block, Positive, Share
 from pipeline.params.data import Source
+from serving.precisions import PRECISIONS, PrecisionName, RuntimeName, runtimes_of
 
 
 class Register(Block):
@@ -19,13 +20,25 @@ class Register(Block):
 
 
 class Export(Block):
-    """Graphs for each precision and runtime, and how far they may differ from torch."""
+    """A graph for each precision in each of the runtimes that can run it, and how far they may differ from torch.
 
-    precisions: Annotated[list[Literal["fp32", "int8", "fp16"]], Field(min_length=1)] = ["fp32", "int8"]
-    runtimes: Annotated[list[Literal["onnxruntime", "openvino"]], Field(min_length=1)] = ["onnxruntime", "openvino"]
+    On a processor int8 is the fastest. For a GPU write `precisions: [fp32, bf16]` and `label: {precision: bf16}`: it
+    runs in torch alone, in encoders of BERT's family; fp16 is any encoder's, in onnxruntime-gpu.
+    """
+
+    precisions: Annotated[list[PrecisionName], Field(min_length=1)] = ["fp32", "int8"]
+    runtimes: Annotated[list[RuntimeName], Field(min_length=1)] = ["onnxruntime", "openvino", "torch"]
     parity_texts: Positive = 256
     max_flips: Share = 0.02
     max_difference: Annotated[float, Field(gt=0)] = 1e-3  # of logits, fp32 against torch
+
+    @model_validator(mode="after")
+    def _each_precision_has_a_runtime(self) -> Self:
+        for precision in self.precisions:
+            if not set(able := runtimes_of(precision)) & set(self.runtimes):
+                one = "it" if len(able) == 1 else "one"
+                raise ValueError(f"precision '{precision}' runs in {' and '.join(able)} only: add {one} to `runtimes`")
+        return self
 
 
 class LabelParams(Block):
@@ -33,11 +46,18 @@ class LabelParams(Block):
 
     corpus: Source | None = None
     max_rows: Positive | None = None
-    precision: Literal["fp32", "int8", "fp16"] = "int8"
-    runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"  # auto: the fastest that proves itself here
+    precision: PrecisionName = "int8"
+    runtime: RuntimeName | Literal["auto"] = "auto"  # auto: the fastest for the precision that proves itself here
     shard_rows: Positive = 10_000
-    max_batch_tokens: Positive = 8192
+    max_batch_tokens: Positive = 8192  # on a GPU 32768
     min_confidence: Share = 0.0  # below it a row is marked as abstained
+
+    @model_validator(mode="after")
+    def _the_runtime_can_run_the_precision(self) -> Self:
+        if self.runtime != "auto" and self.precision not in PRECISIONS[self.runtime]:
+            able = " and ".join(runtimes_of(self.precision))
+            raise ValueError(f"runtime '{self.runtime}' can't run the precision '{self.precision}' ({able} can)")
+        return self
 
 
 class Report(Block):

@@ -1,27 +1,26 @@
 """What runs a graph: batches of token ids in, logits out. One file each; the engine knows this Protocol alone."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import UserError
-from serving.schemas import Manifest, PrecisionName, RuntimeName
+from serving.precisions import PrecisionName, RuntimeName
+
+if TYPE_CHECKING:
+    from serving.schemas import Manifest  # benchmarks/gpu.py runs where there is no pydantic
 
 Floats = NDArray[np.float32]
 Ids = Sequence[NDArray[np.int64]]  # token ids of each text of a batch
 
 # The fastest first (`benchmarks/engine_cpu.py`), and where its graph is.
 SUFFIXES: dict[RuntimeName, str] = {"torch": ".safetensors", "openvino": ".xml", "onnxruntime": ".onnx"}
-PRECISIONS: dict[RuntimeName, tuple[PrecisionName, ...]] = {
-    "torch": ("bf16",),
-    "openvino": ("int8",),
-    "onnxruntime": ("fp32", "int8", "fp16"),
-}
 
 
 class Runtime(Protocol):
@@ -43,16 +42,24 @@ def load(name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None
         name: of the runtime; its library must be installed.
         graph: the file that `SUFFIXES` names; others of the same stem stand beside it.
         manifest: the model's, for what a graph does not say of itself.
-        threads: of the matrix products; None takes all physical cores.
+        threads: of the matrix products on a processor; None takes all physical cores.
 
     Raises:
         UserError: the library is missing or can't read the graph.
     """
     if not installed(name):
         raise UserError(f"label.runtime '{name}' is not installed: `pip install {name}`, or take another (auto)")
-    module: Any = import_module(f"serving.runtimes.{name}_")
-    runtime: Runtime = module.load(graph, manifest, threads)
-    return runtime
+    if name == "torch":
+        from serving.runtimes import torch_
+
+        return torch_.load(graph, threads)
+    if name == "openvino":
+        from serving.runtimes import openvino_
+
+        return openvino_.load(graph, manifest, threads)
+    from serving.runtimes import onnxruntime_
+
+    return onnxruntime_.load(graph, manifest, threads)
 
 
 def files(directory: Path, precision: PrecisionName, runtime: RuntimeName) -> list[Path]:
