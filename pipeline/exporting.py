@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import quantising
 from pipeline.artifacts import Json
 from pipeline.errors import UserError
 from pipeline.graphs import write_graphs
 from pipeline.params import Export
+from pipeline.quantising import Pieces
 from serving import batching, runtimes
 from serving.engine import Engine
 from serving.files import sha256, unwritable
@@ -56,11 +58,13 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         tokenize = TextTokenizer(building / TOKENIZER, facts["max_tokens"], facts["truncation"])
         ids, owners = tokenize.pieces(texts)
         wanted = [(p, r) for p in params.precisions for r in params.runtimes if p in PRECISIONS[r]]
-        _write_graphs(model, building, wanted, ids)
+        with progress("export: torch", len(ids)) as advance:
+            logits_of_pieces = torch_logits(model, ids, pad_id, advance)
+        _write_graphs(model, building, wanted, Pieces(ids, logits_of_pieces, pad_id), params.max_flips)
         draft = _draft(building, facts, pad_id, temperature, len(texts), wanted)
         engines = {(p, r): Engine(Package(building, draft, p, r)) for p, r in wanted}
-        with progress("export: parity", len(ids) + len(texts) * len(engines)) as advance:
-            reference = mean_of_pieces(torch_logits(model, ids, pad_id, advance), owners, len(texts))
+        reference = mean_of_pieces(logits_of_pieces, owners, len(texts))
+        with progress("export: parity", len(texts) * len(engines)) as advance:
             logits = {name: engine.logits(texts, advance) for name, engine in engines.items()}
         measured: Graphs = {(p, r): _measured(draft.precisions[p][r], logits[p, r], reference) for p, r in wanted}
         check(measured, params)
@@ -119,7 +123,8 @@ def _write_graphs(
     model: Any,  # noqa: ANN401 - a module
     directory: Path,
     wanted: Sequence[tuple[PrecisionName, RuntimeName]],
-    ids: Ids,
+    pieces: Pieces,
+    max_flips: float,
 ) -> None:
     if ("bf16", "torch") in wanted:
         from pipeline import packing
@@ -128,9 +133,7 @@ def _write_graphs(
     if precisions := [precision for precision, runtime in wanted if runtime == "onnxruntime"]:
         write_graphs(model, directory, precisions)
     if ("int8", "openvino") in wanted:
-        from pipeline import quantising
-
-        quantising.write_int8(model, directory / "int8.xml", ids)
+        quantising.write_int8(model, directory / "int8.xml", pieces, max_flips)
 
 
 def _load(candidate: Path) -> tuple[Any, int]:
