@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline import annotators, corpus, costing, params, responses, shooting, surveying
+from pipeline import annotators, costing, params, responses, shooting, surveying
 from pipeline.annotators import Request
 from pipeline.annotators.endpoint import Asker
 from pipeline.artifacts import CORPUS, GOLD, SAMPLE, STORE, Document, metrics
@@ -17,6 +17,7 @@ from pipeline.prompts import Template
 from pipeline.responses import ResponseStore, Totals
 from pipeline.shooting import Row
 from pipeline.spending import Prices, Spending, amount
+from serving import corpus
 
 _PART = 1_000  # texts whose tokens are counted
 _PACE_AT_LEAST = 20  # answers, before they say how long an answer is

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.params.base import Amount, Block, Positive, Share
-from pipeline.params.data import Source
+from serving.locating import Source
 
 
 class Register(Block):

@@ -11,10 +11,9 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
-from pipeline.locating import File, locate
-from pipeline.params import GoldSource, Source
-from pipeline.records import Columns, Reason, Record
+from serving.errors import UserError
+from serving.locating import File, GoldSource, Source, locate
+from serving.records import Columns, Reason, Record, setting
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 _BATCH_ROWS = 1000
@@ -158,15 +157,21 @@ def _text(file: File, columns: Columns) -> Iterator[Record]:
 
 
 def _hf(source: Source, columns: Columns) -> Iterator[Record]:
-    import datasets
-
+    try:
+        import datasets
+    except ImportError:
+        raise UserError("Hugging Face dataset directories need the library: `pip install datasets`") from None
     try:
         loaded = datasets.load_from_disk(source.path)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{columns.key}.path: {source.path} is no Hugging Face dataset directory: {error}") from error
+        raise UserError(
+            f"{setting(columns.key, 'path')}: {source.path} is no Hugging Face dataset directory: {error}"
+        ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if source.split not in loaded:
-            raise UserError(f"{source.path} has the splits {', '.join(loaded)}: name one in {columns.key}.split")
+            raise UserError(
+                f"{source.path} has the splits {', '.join(loaded)}: name one in {setting(columns.key, 'split')}"
+            )
         loaded = loaded[source.split]
     columns.require(loaded.column_names, source.path)
     batches = loaded.select_columns(columns.names).with_format("arrow").iter(_BATCH_ROWS)
