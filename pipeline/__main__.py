@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 import pipeline
 from serving.__main__ import speaking
@@ -17,6 +17,7 @@ app = App(
     "the encoder labels everything. `dvc repro` runs all stages; each is a command as well.",
     version=pipeline.__version__,
     help_format="plaintext",
+    default_parameter=Parameter(negative=()),
 )
 _LABEL = Options()
 STAGES = {

@@ -5,14 +5,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from serving import commands
 from serving.commands import Options
 from serving.errors import UserError
 from serving.files import unwritable
 
-app = App(name="python -m serving", help="Label texts with an exported model.", help_format="plaintext")
+app = App(
+    name="python -m serving",
+    help="Label texts with an exported model.",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
 _DEFAULTS = Options()
 
 

@@ -22,7 +22,7 @@ from serving.errors import UserError
 from serving.locating import Source, locate
 from serving.progress import Advance, progress
 from serving.reading import about, shards
-from serving.records import Document, Record, Unusable
+from serving.records import Record, Unusable
 from serving.schemas import Count, Frozen, Labelled, Part, PrecisionName, RuntimeName, Sha256, Share
 from serving.targets import Target, open_target
 
@@ -111,8 +111,10 @@ def claim(settings: Settings, target: Target) -> tuple[Job, Engine]:
 
     Where an earlier worker has settled what `auto` means, its runtime is taken.
     """
+    names = target.names()  # before the job is looked for: whoever labels has written it by then
     before = written(target)
-    runtime = before.runtime if before and settings.runtime == "auto" else settings.runtime
+    settled = before is not None and (settings.runtime, settings.precision) == ("auto", before.precision)
+    runtime = before.runtime if before and settled else settings.runtime
     engine = Engine.open(
         settings.model,
         settings.precision,
@@ -133,9 +135,11 @@ def claim(settings: Settings, target: Target) -> tuple[Job, Engine]:
         runtime=engine.runtime,
     )
     if before is None:
-        _refuse_strangers(job.labeller, target)
-        target.write(JOB, (job.model_dump_json(indent=2) + "\n").encode())
+        _refuse_strangers(names, target)
         before = written(target)  # another worker's, if it was faster
+    if before is None:
+        target.write(JOB, (job.model_dump_json(indent=2) + "\n").encode())
+        before = written(target)
     if before != job:
         raise _mixed(target, before, job)
     return job, engine
@@ -265,17 +269,12 @@ def judged(records: list[Record], job: Job) -> tuple[list[bulk.Row], list[Unusab
     rows: list[bulk.Row] = []
     unusable: list[Unusable] = []
     for record in records:
-        row = judged_one(record, job.max_chars, job.input)
+        row = corpus.check(record, job.max_chars, made_ids=job.input.id is None)
         if isinstance(row, Unusable):
             unusable.append(row)
         else:
             rows.append((row.id, row.text))
     return rows, unusable
-
-
-def judged_one(record: Record, max_chars: int, source: Source) -> Document | Unusable:
-    """One row; names of plain text files are ids."""
-    return corpus.check(record, max_chars, made_ids=source.id is None)
 
 
 def _fingerprint(source: Source) -> str:
@@ -285,12 +284,11 @@ def _fingerprint(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _refuse_strangers(labeller: Labeller, target: Target) -> None:
+def _refuse_strangers(names: list[str], target: Target) -> None:
     """Labels without a job.json: of a project's stage, or of an older version."""
-    names = [match for name in target.names() if (match := bulk.OURS.fullmatch(name)) and name.startswith("part-")]
-    if names:
+    if strange := [name for name in names if bulk.OURS.fullmatch(name)]:
         raise UserError(
-            f"{target.name} holds labels of another run ({names[0][0]}, without {JOB}): name another output, or "
+            f"{target.name} holds labels of another run ({strange[0]}, without {JOB}): name another output, or "
             "begin again with --restart, which removes them"
         )
 

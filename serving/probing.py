@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving import bulk, executors
+from serving import bulk, corpus, executors
 from serving.bulk import Labeller
 from serving.engine import Engine
 from serving.errors import UserError
 from serving.estimating import Estimate, Part, amount, duration, table
-from serving.jobs import Settings, judged_one
+from serving.jobs import Settings
 from serving.progress import progress
 from serving.reading import about, records
 from serving.records import Unusable
@@ -79,7 +79,7 @@ def read_through(settings: Settings) -> tuple[Part[str], int]:
     sample, unusable = Part[str](_TEXTS), 0
     with progress("count", about(settings.input, ""), unit="rows") as advance:
         for record in records(settings.input, ""):
-            row = judged_one(record, settings.max_chars, settings.input)
+            row = corpus.check(record, settings.max_chars, made_ids=settings.input.id is None)
             if isinstance(row, Unusable):
                 unusable += 1
             else:
