@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 import pipeline
 from serving.__main__ import speaking
-from serving.commands import Options
+from serving.options import Options
 
 app = App(
     name="llambert",

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from cyclopts import App, Parameter
 
-from serving import commands
-from serving.commands import Options
 from serving.errors import UserError
 from serving.files import unwritable
+from serving.options import Options
 
 app = App(
     name="python -m serving",
@@ -51,6 +50,8 @@ def label(
     options
         How to label.
     """
+    from serving import commands
+
     sys.stdout.write(
         commands.label(input, output, options, verify=verify, plan=plan, finish=finish, restart=restart) + "\n"
     )

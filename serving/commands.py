@@ -1,80 +1,14 @@
 """`label INPUT OUTPUT`: what the command line of both halves does. Each function returns the text to print."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
 
 from serving import jobs
 from serving.errors import UserError
 from serving.jobs import Outcome, Settings
 from serving.locating import Source
+from serving.options import INDEX, OF, Options
 
 MODEL = Path("export")
-_INDEX, _OF = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to label, beside input and output.
-
-    Parameters
-    ----------
-    model
-        Directory of an exported model.
-    precision
-        fp32, int8, fp16 or bf16; it must be among those that were exported.
-    runtime
-        auto takes the fastest that is installed and proves itself; all workers get the same.
-    text_column
-        Name of the column with the text.
-    id_column
-        Name of the column with the id.
-    ids_from_text
-        There is no id: take a hash of the text.
-    format
-        auto goes by the names of the files.
-    split
-        Of a Hugging Face dataset directory.
-    workers
-        Processes (or Ray actors) that share the cores.
-    executor
-        local: this machine; ray: the cluster of RAY_ADDRESS, or a local one.
-    index
-        This worker labels every `of`-th shard from here. Kubernetes sets it in an Indexed Job.
-    of
-        Number of such workers.
-    shard_rows
-        Rows of a part; the unit of work that a kill can cost.
-    min_confidence
-        Below it a row is marked as abstained.
-    max_batch_tokens
-        Bound on a batch, padding included.
-    max_chars
-        Longest text that is taken.
-    price_per_hour
-        Of one machine, for --plan.
-    """
-
-    model: Path | None = None
-    precision: Literal["fp32", "int8", "fp16", "bf16"] = "int8"
-    runtime: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
-    text_column: str = "text"
-    id_column: str = "id"
-    ids_from_text: bool = False
-    format: Literal["auto", "csv", "jsonl", "parquet", "text", "hf"] = "auto"
-    split: str | None = None
-    workers: int = 1
-    executor: Literal["local", "ray"] = "local"
-    index: Annotated[int | None, Parameter(env_var=_INDEX)] = None
-    of: Annotated[int | None, Parameter(env_var=_OF)] = None
-    shard_rows: int = 10_000
-    min_confidence: float = 0.0
-    max_batch_tokens: int = 8192
-    max_chars: int = 100_000
-    price_per_hour: float = 0.10
 
 
 def label(
@@ -158,7 +92,7 @@ def _share(options: Options) -> tuple[int, int]:
     if options.index is None and options.of is None:
         return 0, 1
     if options.index is None or options.of is None:
-        given, other = (_INDEX, f"--of or {_OF}") if options.of is None else (_OF, f"--index or {_INDEX}")
+        given, other = (INDEX, f"--of or {OF}") if options.of is None else (OF, f"--index or {INDEX}")
         raise UserError(f"{given} (or its option) is set, but not {other}: a worker must know both, or neither")
     if not 0 <= options.index < options.of:
         raise UserError(f"--index {options.index} of {options.of}: it must be from 0 to {options.of - 1}")

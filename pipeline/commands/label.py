@@ -10,7 +10,7 @@ from pipeline import params
 from pipeline.artifacts import CORPUS, EXPORT, LABELLED
 from pipeline.errors import UserError
 from serving import commands
-from serving.commands import Options
+from serving.options import Options
 
 _PARAMS = Path("params.yaml")
 
