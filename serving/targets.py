@@ -47,6 +47,10 @@ class Directory:
         return (self.path / name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:  # noqa: D102
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(error, self.path) or UserError(f"{self.name} can't be made: {error.strerror}") from error
         with replacing(self.path / name) as temporary:
             temporary.write_bytes(data)
 

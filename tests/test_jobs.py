@@ -110,7 +110,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_a_killed_worker_is_told_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    corpus, out = write_corpus(tmp_path / "corpus.jsonl", 6000), tmp_path / "out"
+    corpus, out = write_corpus(tmp_path / "corpus.jsonl", 3000), tmp_path / "out"
     jobs.run(settings(corpus, tmp_path / "calm"))
     process = start(corpus, out, 5, "--workers", 2)
     pair = workers(process)
@@ -130,7 +130,7 @@ def test_a_killed_worker_is_told_and_the_next_run_goes_on(tmp_path: Path) -> Non
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
-    corpus, out = write_corpus(tmp_path / "corpus.jsonl", 6000), tmp_path / "out"
+    corpus, out = write_corpus(tmp_path / "corpus.jsonl", 3000), tmp_path / "out"
     process = start(corpus, out, 3, "--workers", 2)
     pair = workers(process)
     process.kill()
@@ -225,6 +225,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(calm: Path, corpus: Path, 
         (["c.csv", "out"], ["no column 'text' (--text-column)", "'review'", "right one in --text-column"]),
         (["c.csv", "out", "--text-column", "review"], ["'id' (--id-column)", "give --ids-from-text"]),
         (["c.csv", "c.csv", "--text-column", "review", "--ids-from-text"], ["c.csv is a file: name a directory"]),
+        (["d.csv", "/proc/nope"], ["/proc/nope can't be made: No such file"]),
         (["c.csv", "nope://x"], ["nope://x can't be opened"]),
         (["c.csv", "out", "--workers", "0"], ["--workers must be 1 or more (got 0)"]),
         (["c.csv", "out", "--index", "3"], ["JOB_COMPLETION_INDEX", "--of or JOB_COMPLETIONS"]),
@@ -240,6 +241,7 @@ def test_mistakes_get_one_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("c.csv").write_text("number,review\n1,good\n")
+    Path("d.csv").write_text("id,text\n1,good\n")
     Path("empty.csv").write_text("id,text\n")
     done = label(*arguments)
     assert done.returncode == 2
