@@ -21,7 +21,7 @@ from serving.verifying import verify
 
 
 def kill_until_done(place: Path, kills: int, rows: int, workers: int, seed: int) -> dict[str, int]:
-    """Label a corpus in peace, then once more with kills at moments of that run's length; return what happened."""
+    """Label a corpus in peace, then with kills in the first half of that run's length; return what happened."""
     corpus, calm, out = write_corpus(place / "corpus.jsonl", rows), place / "calm", place / "out"
     start = time.monotonic()
     done = label(corpus, calm, "--workers", workers)
@@ -35,8 +35,7 @@ def kill_until_done(place: Path, kills: int, rows: int, workers: int, seed: int)
             happened["restarted"] += 1
             subprocess.run(["rm", "-r", str(out)], check=True)
             kept = {}
-        _kill(subprocess.Popen(command(corpus, out, "--workers", workers), env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL), moments, length, happened)  # fmt: skip
+        length = min(length, _kill(command(corpus, out, "--workers", workers), moments, length, happened))
         now = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.json")}
         if not kept.items() <= now.items():
             raise SystemExit("a finished shard was done again")
@@ -48,12 +47,18 @@ def kill_until_done(place: Path, kills: int, rows: int, workers: int, seed: int)
     return happened
 
 
-def _kill(process: "subprocess.Popen[bytes]", moments: random.Random, length: float, happened: dict[str, int]) -> None:
-    """Wait for a random moment; kill the parent, or one worker, whose parent must then say so and end."""
+def _kill(line: list[str], moments: random.Random, length: float, happened: dict[str, int]) -> float:
+    """At a random moment kill the parent, or one worker, whose parent must then say so and end.
+
+    Returns:
+        How long the run took, if it was over before; else `length`.
+    """
+    start = time.monotonic()
+    process = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        process.wait(moments.uniform(0.3, length))
+        process.wait(moments.uniform(0.3, length / 2))
         happened["finished"] += 1
-        return
+        return max(2.0, time.monotonic() - start)
     except subprocess.TimeoutExpired:
         pass
     family = psutil.Process(process.pid).children()
@@ -69,6 +74,7 @@ def _kill(process: "subprocess.Popen[bytes]", moments: random.Random, length: fl
     happened["killed"] += 1
     if psutil.wait_procs(children, timeout=30)[1]:
         raise SystemExit("a worker outlived its parent")
+    return length
 
 
 def _check(corpus: Path, calm: Path, out: Path) -> None:
