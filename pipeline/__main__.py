@@ -1,16 +1,15 @@
 """The command line: `llambert COMMAND`, or `python -m pipeline COMMAND`. dvc.yaml calls the stages."""
 
-import logging
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 import pipeline
-from pipeline.errors import UserError
-from serving.files import unwritable
+from serving.__main__ import speaking
+from serving.options import Options
 
 app = App(
     name="llambert",
@@ -18,7 +17,9 @@ app = App(
     "the encoder labels everything. `dvc repro` runs all stages; each is a command as well.",
     version=pipeline.__version__,
     help_format="plaintext",
+    default_parameter=Parameter(negative=()),
 )
+_LABEL = Options()
 STAGES = {
     "ingest": "read the corpus and the gold labels; find duplicates, leaks and unusable rows",
     "sample": "draw the texts for the LLM, uniformly, by seed",
@@ -27,7 +28,6 @@ STAGES = {
     "evaluate": "measure all candidates on gold, with intervals",
     "export": "write the best encoder as ONNX and check it against torch",
     "register": "log to MLflow, register the version, and let the gate decide on promotion",
-    "label": "label the whole corpus with the exported encoder",
     "report": "write report.html",
 }
 
@@ -40,7 +40,7 @@ def _stage(name: str) -> Callable[[], None]:
         with locked():
             import_module(f"pipeline.stages.{name}").run(params.load())
 
-    command.__doc__ = STAGES[name][0].upper() + STAGES[name][1:] + "."
+    command.__doc__ = STAGES[name][0].upper() + STAGES[name][1:] + "." if name in STAGES else None
     return command
 
 
@@ -63,6 +63,44 @@ def train(candidate: str) -> None:
 
     with locked():
         stage.run(params.load(), candidate)
+
+
+@app.command(group="Stages")
+def label(
+    input: str | None = None,
+    output: str | None = None,
+    *,
+    verify: bool = False,
+    plan: bool = False,
+    finish: bool = False,
+    restart: bool = False,
+    options: Options = _LABEL,
+) -> None:
+    """Label the project's corpus with its encoder; or, given INPUT and OUTPUT, anything (docs/label.md).
+
+    Parameters
+    ----------
+    input
+        A file, folder, glob or URL of CSV, JSONL, Parquet or text files. None: the project's corpus, into labels/.
+    output
+        A directory or URL.
+    verify
+        Audit finished labels: of the project, of `label --verify OUTPUT`, or with INPUT row by row.
+    plan
+        Say how many rows and tokens there are, and what they will take, before labelling.
+    finish
+        Write manifest.json if all shards are there.
+    restart
+        Remove the labels in OUTPUT first, of whatever model.
+    options
+        How to label INPUT; for the project's corpus params.yaml says it.
+    """
+    from pipeline.commands import label as commands
+
+    if input is None and output is None and not (verify or plan or finish or restart):
+        _stage("label")()
+    else:
+        _say(commands.label(input, output, options, verify=verify, plan=plan, finish=finish, restart=restart))
 
 
 @app.command(group="Projects")
@@ -209,22 +247,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the command line; a UserError becomes one message and exit code 2."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("llambert").setLevel(logging.INFO)
-    try:
-        app()
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except OSError as error:
-        refused = unwritable(error, Path(error.filename or "."))
-        if refused is None:
-            raise
-        sys.stderr.write(f"error: {refused}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; run the same command again to go on\n")
-        sys.exit(130)
+    speaking(app)
 
 
 if __name__ == "__main__":

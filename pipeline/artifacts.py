@@ -16,27 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from serving.files import replacing
+from serving.records import Document as Document
+from serving.records import Unusable as Unusable
 
 ROWS_PER_GROUP = 10_000  # rows held in memory at a time, and in a Parquet row group
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A usable text of the corpus. Equal `text_hash` means equal text up to white space."""
-
-    id: str
-    text: str
-    text_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A row that could not be used: where it stood and why."""
-
-    source: str
-    row: int  # line of a CSV or JSONL file, row of a Parquet file, both from 1
-    reason: str
-    excerpt: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,14 +168,3 @@ def costs(usage: Usage, machine_per_hour: float) -> Costs:
         everything_by_llm_s=usage.annotate_s / usage.requests * usage.rows if usage.annotate_s else None,
         break_even=math.ceil((usage.money + train) / saved) if saved > 0 else None,
     )
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days"

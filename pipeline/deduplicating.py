@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.artifacts import STATE, Document, Duplicate, Table, Unusable
-from pipeline.corpus import excerpt
 from pipeline.errors import UserError
-from pipeline.records import Reason
+from serving.corpus import excerpt
+from serving.records import Reason
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from pipeline.artifacts import Document, Gold, Unusable
-from pipeline.corpus import check, excerpt
 from pipeline.errors import UserError
 from pipeline.params import GoldSource, Task
-from pipeline.reading import records
-from pipeline.records import Reason
 from pipeline.sampling import rank
+from serving.corpus import check, excerpt
+from serving.reading import records
+from serving.records import Reason
 
 LEAKS = {  # what each count means to a reader
     "test_in_train": "of train also stand in test: kept out of train",

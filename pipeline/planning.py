@@ -1,11 +1,7 @@
 """What a run will need, before anything is paid: from the tokens of a random part of the texts to money and time."""
 
-import math
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Generic, TypeVar
 
 from pipeline import costing, weights
 from pipeline.annotators import Request
@@ -14,51 +10,12 @@ from pipeline.annotators.tokens import prompt_tokens
 from pipeline.errors import UserError
 from pipeline.params import Endpoint, OpenAIAnnotator, Params, RecordedAnnotator
 from pipeline.prompts import Template
-from pipeline.spending import Prices, Spending, amount
+from pipeline.spending import Prices, Spending
 from pipeline.surveying import Pace
+from serving.estimating import Estimate, Part, amount
 
-_NORMAL_95 = 1.96
 _CHAT_TOKENS = 4  # of each message, for its role and ends
 _NO_CUT = 1 << 20  # tokens
-
-T = TypeVar("T")
-
-
-class Part(Generic[T]):
-    """A uniformly random part of a stream, `size` items at most, and how long the stream was."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._random = size, random.Random(0)
-        self.items: list[T] = []
-        self.total = 0
-
-    def add(self, item: T) -> None:
-        """One more item of the stream (Vitter 1985, algorithm R)."""
-        self.total += 1
-        if len(self.items) < self._size:
-            self.items.append(item)
-        elif (place := self._random.randrange(self.total)) < self._size:
-            self.items[place] = item
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A sum over all texts; `margin` is the half width of its 95 % interval, 0 where all were counted."""
-
-    value: float
-    margin: float = 0.0
-
-    @classmethod
-    def scaled(cls, part: Sequence[float], total: int) -> "Estimate":
-        """From a random part of `total` values."""
-        if not part:
-            return cls(0.0)
-        unseen = 1 - len(part) / total
-        spread = stdev(part) if len(part) > 1 else 0.0
-        return cls(fmean(part) * total, _NORMAL_95 * total * spread * math.sqrt(max(unseen, 0.0) / len(part)))
-
-    def __str__(self) -> str:
-        return f"{self.value:,.0f}" + (f" ± {self.margin:,.0f}" if self.margin >= 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +149,3 @@ def _sentence(name: str, limit: float, before: float, needed: float | None, smal
 
 def _figure(name: str, value: float) -> str:
     return f"{value:,.0f}" if name == "tokens" else amount(value)
-
-
-def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines with the first column to the left and the others to the right."""
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in zip(*columns, strict=True)
-    ]

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from pipeline import weights
 from pipeline.artifacts import GOLD, Gold
-from pipeline.corpus import text_hash
 from pipeline.errors import UserError
 from pipeline.params import Params, Shots
 from pipeline.prompts import Template, Variant
 from serving import batching
+from serving.corpus import text_hash
 
 Row = tuple[str, str, str, str | None]  # purpose, id, text, true label
 Floats = npt.NDArray[np.float32]

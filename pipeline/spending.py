@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.errors import UserError
 from pipeline.params import Budget as Limits
 from pipeline.responses import Answer, Totals
+from serving.estimating import amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,3 @@ class Spending:
     def __str__(self) -> str:
         money = f"{amount(self.money)} spent, " if self.money else ""
         return f"{money}{self.tokens:,} tokens"
-
-
-def amount(money: float) -> str:
-    """Money with as many digits as matter: 1,234 or 12.34 or 0.0012."""
-    if money >= 100:
-        return f"{money:,.0f}"
-    if money >= 0.01 or not money:
-        return f"{money:,.2f}"
-    return f"{money:.{1 - math.floor(math.log10(money))}f}"  # two digits that are not zero

@@ -6,12 +6,16 @@ hash of the part beside it: so a restart is a listing, nothing is done twice, an
 """
 
 import hashlib
+import io
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +23,16 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from serving.engine import Engine
-from serving.files import replacing, sha256
+from serving.precisions import PrecisionName, RuntimeName
 from serving.progress import progress
+from serving.records import Unusable
 from serving.runtimes import Floats
 from serving.schemas import Frozen, Labelled, Part
+from serving.targets import Directory, Target
 
 Row = tuple[str, str]  # id, text
 MANIFEST = "manifest.json"
+OURS = re.compile(r"(?:part|unusable)-(\d+)\.(?:parquet|json)")
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -37,6 +44,60 @@ SCHEMA = pa.schema(
         pa.field("model_hash", pa.string(), nullable=False),
     ]
 )
+_UNUSABLE = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("excerpt", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Labeller:
+    """All that decides about a label besides the text."""
+
+    labels: tuple[str, ...]
+    model_hash: str
+    precision: PrecisionName
+    runtime: RuntimeName
+    min_confidence: float
+
+    @classmethod
+    def of(cls, engine: Engine, min_confidence: float) -> Self:
+        """An engine and the threshold below which a row is marked as abstained."""
+        return cls(engine.labels, engine.model_hash, engine.precision, engine.runtime, min_confidence)
+
+    def gave(self, part: Part) -> bool:
+        """Whether a shard was labelled by exactly this one."""
+        given = (part.model_hash, part.precision, part.runtime, part.min_confidence)
+        return given == (self.model_hash, self.precision, self.runtime, self.min_confidence)
+
+
+@dataclass
+class Tally:
+    """The sums of finished shards; of each shard itself only the hash of its file is kept."""
+
+    rows: int = 0
+    abstained: int = 0
+    unusable: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    files: dict[int, str] = field(default_factory=dict)  # shard -> hash of its part
+    with_unusable: set[int] = field(default_factory=set)
+
+    def add(self, part: Part) -> None:
+        """One more shard; one that was added before counts once."""
+        if part.shard in self.files:
+            return
+        self.files[part.shard] = part.file
+        for name in ("rows", "abstained", "unusable", "tokens", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.counts.update(part.counts)
+        if part.unusable:
+            self.with_unusable.add(part.shard)
 
 
 def run(
@@ -50,23 +111,26 @@ def run(
     Raises:
         UserError: the disk is full or can't be written; what is there stays, and the next run goes on from it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MANIFEST).unlink(missing_ok=True)
-    _remove(directory.glob(".*.tmp"))  # of killed runs
+    target, labeller = Directory(directory), Labeller.of(engine, min_confidence)
+    target.remove([MANIFEST])
+    target.sweep()
     parts: list[Part] = []
     stream: Iterator[tuple[int, list[Row]]] = enumerate(_chunks(rows, shard_rows))
     for shard, chunk in stream:
-        if not (part := finished(shard, chunk, engine, directory, min_confidence)):
+        if not (part := finished(shard, chunk, labeller, target)):
             stream = chain([(shard, chunk)], stream)
             break
         parts.append(part)
     with progress("label", total, done=sum(part.rows for part in parts)) as advance:
         for shard, chunk in stream:
-            part = finished(shard, chunk, engine, directory, min_confidence)
+            part = finished(shard, chunk, labeller, target)
             if part:
                 advance(part.rows)
-            parts.append(part or label_shard(shard, chunk, engine, directory, min_confidence, advance))
-    _finish(parts, engine, directory, min_confidence)
+            parts.append(part or label_shard(shard, chunk, engine, target, min_confidence, advance=advance))
+    tally = Tally()
+    for part in parts:
+        tally.add(part)
+    finish(tally, labeller, target)
     return parts
 
 
@@ -74,16 +138,18 @@ def label_shard(
     shard: int,
     rows: Sequence[Row],
     engine: Engine,
-    directory: Path,
+    target: Target,
     min_confidence: float = 0.0,
+    unusable: Sequence[Unusable] = (),
     advance: Callable[[int], object] | None = None,
 ) -> Part:
     """Label one shard and publish it. Depends on its arguments alone, so any worker may do any shard, even twice."""
     start, tokens = time.monotonic(), engine.tokens
     table = labelled(rows, engine.classify([text for _, text in rows], advance), engine, min_confidence)
-    with replacing(_parquet(directory, shard)) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-        digest = sha256(temporary)
+    data = _parquet(table)
+    if unusable:
+        target.write(unusable_name(shard), _parquet(pa.Table.from_pylist([asdict(u) for u in unusable], _UNUSABLE)))
+    target.write(part_name(shard), data)
     part = Part(
         shard=shard,
         input=input_hash(rows),
@@ -91,14 +157,15 @@ def label_shard(
         precision=engine.precision,
         runtime=engine.runtime,
         min_confidence=min_confidence,
-        file=digest,
+        file=hashlib.sha256(data).hexdigest(),
         rows=len(rows),
         tokens=engine.tokens - tokens,
         abstained=sum(table["abstained"].to_pylist()),
         counts=_counts(engine.labels, table["label"].to_pylist()),
         seconds=round(time.monotonic() - start, 3),
+        unusable=len(unusable),
     )
-    _write(_sidecar(directory, shard), part)
+    _write(target, sidecar_name(shard), part)
     return part
 
 
@@ -117,24 +184,49 @@ def labelled(rows: Sequence[Row], probabilities: Floats, engine: Engine, min_con
     return pa.table(columns, schema=SCHEMA)
 
 
-def finished(shard: int, rows: Sequence[Row], engine: Engine, directory: Path, min_confidence: float) -> Part | None:
+def finished(shard: int, rows: Sequence[Row], labeller: Labeller, target: Target, unusable: int = 0) -> Part | None:
     """The sidecar of a shard that is done with exactly these texts and this model, else None."""
+    part = sidecar(shard, target)
+    if part is None or not labeller.gave(part):
+        return None
+    if (part.shard, part.input, part.unusable) != (shard, input_hash(rows), unusable):
+        return None
     try:
-        part = Part.model_validate_json(_sidecar(directory, shard).read_bytes())
-        file = sha256(_parquet(directory, shard))
+        file = hashlib.sha256(target.read(part_name(shard))).hexdigest()
+    except FileNotFoundError:
+        return None
+    return part if part.file == file else None
+
+
+def sidecar(shard: int, target: Target) -> Part | None:
+    """What stands beside a part; None if it is missing or broken."""
+    try:
+        return Part.model_validate_json(target.read(sidecar_name(shard)))
     except (FileNotFoundError, ValidationError):
         return None
-    wanted = (shard, input_hash(rows), engine.model_hash, engine.precision, engine.runtime, min_confidence, file)
-    given = (
-        part.shard,
-        part.input,
-        part.model_hash,
-        part.precision,
-        part.runtime,
-        part.min_confidence,
-        part.file,
+
+
+def finish(tally: Tally, labeller: Labeller, target: Target, *, made_ids: bool = False) -> None:
+    """Remove the parts of an earlier, longer run, then say that the directory is complete."""
+    named = {name(shard) for shard in tally.files for name in (part_name, sidecar_name)}
+    named |= {unusable_name(shard) for shard in tally.with_unusable}
+    if surplus := [name for name in target.names() if OURS.fullmatch(name) and name not in named]:
+        logging.getLogger("llambert").info("removed %d files of an earlier run from %s", len(surplus), target.name)
+        target.remove(surplus)
+    manifest = Labelled(
+        labels=list(labeller.labels),
+        model_hash=labeller.model_hash,
+        precision=labeller.precision,
+        runtime=labeller.runtime,
+        min_confidence=labeller.min_confidence,
+        rows=tally.rows,
+        abstained=tally.abstained,
+        counts={label: tally.counts[label] for label in labeller.labels},
+        parts={part_name(shard): file for shard, file in sorted(tally.files.items())},
+        unusable=tally.unusable,
+        made_ids=made_ids,
     )
-    return part if given == wanted else None
+    _write(target, MANIFEST, manifest)
 
 
 def input_hash(rows: Sequence[Row]) -> str:
@@ -147,24 +239,19 @@ def input_hash(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _finish(parts: Sequence[Part], engine: Engine, directory: Path, min_confidence: float) -> None:
-    """Remove the parts of an earlier, longer run, then say that the directory is complete."""
-    named = {path(directory, part.shard) for part in parts for path in (_parquet, _sidecar)}
-    if surplus := sorted({*directory.glob("part-*.parquet"), *directory.glob("part-*.json")} - named):
-        logging.getLogger("llambert").info("removed %d files of an earlier run from %s", len(surplus), directory)
-        _remove(surplus)
-    manifest = Labelled(
-        labels=list(engine.labels),
-        model_hash=engine.model_hash,
-        precision=engine.precision,
-        runtime=engine.runtime,
-        min_confidence=min_confidence,
-        rows=sum(part.rows for part in parts),
-        abstained=sum(part.abstained for part in parts),
-        counts={label: sum(part.counts[label] for part in parts) for label in engine.labels},
-        parts={_parquet(directory, part.shard).name: part.file for part in parts},
-    )
-    _write(directory / MANIFEST, manifest)
+def part_name(shard: int) -> str:
+    """The file of a shard's labels."""
+    return f"part-{shard:05d}.parquet"
+
+
+def sidecar_name(shard: int) -> str:
+    """The file that says how they came about; its presence says that the shard is done."""
+    return f"part-{shard:05d}.json"
+
+
+def unusable_name(shard: int) -> str:
+    """The file of a shard's rows that could not be read, with their reasons."""
+    return f"unusable-{shard:05d}.parquet"
 
 
 def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
@@ -178,19 +265,11 @@ def _counts(labels: Sequence[str], given: Iterable[str]) -> dict[str, int]:
     return {label: counts[label] for label in labels}
 
 
-def _parquet(directory: Path, shard: int) -> Path:
-    return directory / f"part-{shard:05d}.parquet"
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
 
 
-def _sidecar(directory: Path, shard: int) -> Path:
-    return directory / f"part-{shard:05d}.json"
-
-
-def _write(path: Path, value: Frozen) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _write(target: Target, name: str, value: Frozen) -> None:
+    target.write(name, (value.model_dump_json(indent=2) + "\n").encode())

@@ -109,6 +109,10 @@ class Engine:
         """Probabilities [n, classes], calibrated by the model's temperature; each row sums to 1."""
         return softmax(self.logits(texts, advance) / np.float32(self._package.manifest.temperature))
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones included, cut to the model's length."""
+        return [len(row) for row in self._tokenize(texts)]
+
     def prove(self) -> None:
         """Classify the golden texts that travel with the model.
 

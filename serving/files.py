@@ -3,12 +3,18 @@
 import errno
 import hashlib
 import os
+import re
+import secrets
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from serving.errors import UserError
 
+_ABANDONED_S = 24 * 3600.0
+_TEMPORARY = re.compile(r"\..*\.([\w-]+?)-(\d+)-[0-9a-f]{8}\.tmp")  # host, process
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -19,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the directory can't be written; `path` is what it was before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Pods that share a volume all have process 1, and may write the same file at the same time.
+    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -32,6 +39,37 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(directory: Path) -> None:
+    """Remove temporary files whose process is dead, or, of other machines, that nobody has touched for a day."""
+    for path in directory.glob(".*.tmp"):
+        if not (found := _TEMPORARY.fullmatch(path.name)):
+            continue
+        here = found[1] == _host()
+        if not _alive(int(found[2])) if here else _age_s(path) > _ABANDONED_S:
+            path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", socket.gethostname()) or "host"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # its writer was faster
+        return 0.0
 
 
 def unwritable(error: OSError, path: Path) -> UserError | None:

@@ -73,6 +73,7 @@ class Part(Frozen):
     abstained: Count
     counts: dict[str, Count]  # label -> rows
     seconds: Annotated[float, Field(ge=0)]  # that the labelling took
+    unusable: Count = 0  # rows of the shard that could not be read; they stand in unusable-<shard>.parquet
 
 
 class Labelled(Frozen):
@@ -87,6 +88,8 @@ class Labelled(Frozen):
     abstained: Count
     counts: dict[str, Count]
     parts: dict[str, Sha256]  # file name -> hash of the file
+    unusable: Count = 0
+    made_ids: bool = False  # ids are hashes of texts: equal texts share one
 
 
 def _hash(values: dict[str, object]) -> str:

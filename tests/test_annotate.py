@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 from pipeline import annotators, params, responses
 from pipeline.annotators import Request
 from pipeline.artifacts import GOLD, QUESTIONS, RESPONSES, SAMPLE, STORE, Gold, Response, Sampled, metrics
-from pipeline.corpus import text_hash
 from pipeline.errors import UserError
 from pipeline.prompts import Variant
 from pipeline.responses import Answer, ErrorKind, ResponseStore
 from pipeline.spending import Spending
 from pipeline.stages import annotate
+from serving.corpus import text_hash
 
 RECORDED = {"kind": "recorded", "model": "m", "files": [{"path": "answers.jsonl", "answer": ["answer"]}]}
 PROMPT = {"style": "completion", "user": "Review: {text}\nOverall, it was"}

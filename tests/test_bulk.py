@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,7 +101,7 @@ def test_only_what_does_not_fit_is_done_again(engine: Engine, tmp_path: Path) ->
     (tmp_path / "part-00001.parquet").write_bytes(b"PAR1")
     (tmp_path / "part-00002.json").unlink()
     (tmp_path / "part-00003.json").write_text("{")
-    (tmp_path / ".part-00000.parquet.1.tmp").write_text("of a killed run")
+    (tmp_path / f".part-00000.parquet.{socket.gethostname()}-999999999-0123abcd.tmp").write_text("of a killed run")
     assert redone(engine, tmp_path, rows) == [1, 2, 3]
     assert contents(tmp_path) == whole
     assert redone(engine, tmp_path, [*rows[:35], ("id-35", "another text"), *rows[36:]]) == [1]

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import corpus
 from pipeline.artifacts import Document, Unusable
 from pipeline.errors import UserError
 from pipeline.params import GoldSource, Source
-from pipeline.reading import records
+from serving import corpus
+from serving.reading import records
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_text_of_a_megabyte_is_too_long_and_its_excerpt_short() -> None:
     Path("c.csv").write_text("id,text\n1," + "x" * 1_000_000 + "\n2,fine\n")
     documents, unusable = read("c.csv", max_chars=100_000)
     assert documents == [("2", "fine")]
-    assert faults(unusable) == [(2, "too long: 1000000 characters exceed ingest.max_chars (100000)")]
+    assert faults(unusable) == [(2, "too long: 1000000 characters where 100000 are taken")]
     assert len(unusable[0].excerpt) == 80
     assert read("c.csv", max_chars=1_000_000)[1] == []
 

@@ -242,6 +242,9 @@ def test_no_room_for_text() -> None:
 
 
 def test_serving_needs_neither_torch_nor_the_pipeline() -> None:
-    code = "import sys, serving.engine, serving.bulk; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = (
+        "import sys, serving.engine, serving.commands, serving.probing, serving.verifying; "
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "transformers", "mlflow", "pipeline", "onnx", "sklearn"} & set(loaded)

@@ -12,11 +12,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.artifacts import CORPUS, DUPLICATES, GOLD, STATE, UNUSABLE, Duplicate, Gold, Unusable, metrics
-from pipeline.corpus import text_hash
 from pipeline.errors import UserError
 from pipeline.gold import divide
 from pipeline.params import Params
 from pipeline.stages import ingest
+from serving.corpus import text_hash
 
 REPOSITORY = Path(__file__).parent.parent
 GOLD_ROWS = "a,love it,positive\nb,hate it,NEGATIVE\nc,so so, Bad\nd,great,1\n"

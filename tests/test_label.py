@@ -2,6 +2,10 @@
 
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +16,8 @@ from pipeline import params
 from pipeline.artifacts import CORPUS, EXPORT, LABELLED, Document, metrics
 from pipeline.errors import UserError
 from pipeline.stages import label
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +76,36 @@ def test_nothing_to_label_and_a_model_with_other_labels() -> None:
     toy_project.toy_export(EXPORT, toy_project.RIGHT, labels=["positive", "negative"])
     with pytest.raises(UserError, match="in this order"):
         label.run(settings("max_rows: 5"))
+
+
+def llambert(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", "label", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def test_a_projects_labels_are_planned_and_verified_by_the_command() -> None:
+    settings("shard_rows: 6, min_confidence: 0.6")
+    assert "corpus.parquet does not exist" in llambert("--plan").stderr
+    CORPUS.write(Document(f"c{i}", text, f"h{i}") for i, text in enumerate(["good film", "bad film"] * 10))
+    plan = llambert("--plan")
+    assert (plan.returncode, bool(re.search("left, on this machine +20 +80 ", plan.stdout))) == (0, True), plan
+    assert not LABELLED.exists()
+    done = llambert()
+    assert (done.returncode, "label: 20 texts in labels" in done.stderr) == (0, True), done
+    assert llambert("--verify").stdout.startswith("labels is complete: 20 rows in 4 parts")
+    assert re.search("labelled already +20", llambert("--plan").stdout)
+    (LABELLED / "part-00001.parquet").unlink()
+    broken = llambert("--verify")
+    assert (broken.returncode, "part-00001.parquet is missing" in broken.stderr) == (2, True)
+    assert llambert().returncode == 0
+    assert llambert("--verify").returncode == 0
+
+
+def test_anything_else_is_labelled_by_the_same_command() -> None:
+    Path("more.csv").write_text("number,review\n1,good film\n2,\n3,bad film\n")
+    options = ["--text-column", "review", "--id-column", "number", "--precision", "fp32"]
+    done = llambert("more.csv", "more", *options)
+    assert (done.returncode, "2 texts in 1 shards are labelled in more" in done.stdout) == (0, True), done
+    assert pq.read_table("more/part-00000.parquet")["label"].to_pylist() == ["positive", "negative"]
+    assert llambert("--verify", "more").stdout.startswith("more is complete: 2 rows in 1 parts")
+    assert "--finish and --restart are for label INPUT OUTPUT" in llambert("--restart").stderr

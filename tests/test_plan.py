@@ -19,10 +19,11 @@ from pipeline.commands import plan as commands
 from pipeline.commands import responses as stored
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.planning import Counter, Estimate, Part
+from pipeline.planning import Counter
 from pipeline.prompts import Template, Variant
 from pipeline.responses import Answer, Origin, ResponseStore
 from pipeline.stages import annotate
+from serving.estimating import Estimate, Part
 
 OPENAI = "{kind: openai, model: gpt-4o-mini, mode: text, base_url: 'http://127.0.0.1:9'}"
 QUESTIONS = 40 + 40 + 40  # sample, validation, test

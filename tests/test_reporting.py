@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import toy_project
 
-from pipeline import artifacts, costing, params, plotting, reporting
+from pipeline import artifacts, params, plotting, reporting
 from pipeline.reporting import Example, Headline
 from pipeline.stages import report
+from serving import estimating
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +135,7 @@ def test_an_unknown_price_is_said_and_not_taken_for_nothing():
     ("seconds", "shown"), [(None, "unknown"), (3.04, "3.0 s"), (600, "10 min"), (7200, "2.0 h"), (864_000, "10 days")]
 )
 def test_durations(seconds, shown):
-    assert costing.duration(seconds) == shown
+    assert estimating.duration(seconds) == shown
 
 
 def test_many_labels_are_drawn():

@@ -9,11 +9,11 @@ from ruamel.yaml import YAML
 from scipy.stats import chisquare
 
 from pipeline.artifacts import CORPUS, GOLD, SAMPLE, Document, Gold, metrics
-from pipeline.corpus import text_hash
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.sampling import draw, split
 from pipeline.stages import sample
+from serving.corpus import text_hash
 
 
 def document(number: int, text: str = "") -> Document:

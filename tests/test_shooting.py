@@ -10,9 +10,9 @@ import toy_project
 
 from pipeline import params, shooting
 from pipeline.artifacts import GOLD, Gold
-from pipeline.corpus import text_hash
 from pipeline.errors import UserError
 from pipeline.prompts import Variant
+from serving.corpus import text_hash
 
 FOOD, CARS = ["soup", "bread", "cheese", "apple", "rice", "butter"], ["engine", "brake", "tyre", "gearbox", "bumper"]
 TEXTS = {

@@ -8,7 +8,8 @@ from pipeline import spending
 from pipeline.errors import UserError
 from pipeline.params import Budget
 from pipeline.responses import Answer, ErrorKind, Totals
-from pipeline.spending import Prices, Spending, amount
+from pipeline.spending import Prices, Spending
+from serving.estimating import amount
 
 PRICES = Prices(prompt_per_million=2.0, answer_per_million=10.0)
 

@@ -6,17 +6,19 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline import annotators, corpus, costing, params, responses, shooting, surveying
+from pipeline import annotators, costing, params, responses, shooting, surveying
 from pipeline.annotators import Request
 from pipeline.annotators.endpoint import Asker
 from pipeline.artifacts import CORPUS, GOLD, SAMPLE, STORE, Document, metrics
 from pipeline.errors import UserError
 from pipeline.params import Endpoint, Mode, Params, RecordedAnnotator
-from pipeline.planning import Counter, Part, Work, budget, table
+from pipeline.planning import Counter, Work, budget
 from pipeline.prompts import Template
 from pipeline.responses import ResponseStore, Totals
 from pipeline.shooting import Row
-from pipeline.spending import Prices, Spending, amount
+from pipeline.spending import Prices, Spending
+from serving import corpus
+from serving.estimating import Part, amount, duration, table
 
 _PART = 1_000  # texts whose tokens are counted
 _PACE_AT_LEAST = 20  # answers, before they say how long an answer is
@@ -161,7 +163,7 @@ class _Plan:
         seconds = work.seconds(self._params, self._pace)
         money = None if costing.unpriced(self._params) else work.money(self._prices, seconds)
         tokens = str(work.prompt), f"{work.answers:,.0f}"
-        return name, f"{work.requests:,}", *tokens, _money(money), costing.duration(seconds)
+        return name, f"{work.requests:,}", *tokens, _money(money), duration(seconds)
 
     def _encoder(self) -> tuple[str, ...]:
         done = metrics("label")
@@ -169,7 +171,7 @@ class _Plan:
         per_hour = Prices(per_hour=self._params.report.machine_per_hour)
         money = None if seconds is None else per_hour.of(0, 0, seconds)
         texts = f"{self._corpus.requests:,}"
-        return f"encoder labels {self._corpus_name}", texts, "-", "-", _money(money), costing.duration(seconds)
+        return f"encoder labels {self._corpus_name}", texts, "-", "-", _money(money), duration(seconds)
 
     def _tokens_note(self) -> str:
         if self._recorded:

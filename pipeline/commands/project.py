@@ -101,7 +101,7 @@ def _problems(settings: Params) -> Iterator[str]:
 
 
 def _source_problems(source: Source | None, key: str) -> Iterator[str]:
-    from pipeline.reading import records
+    from serving.reading import records
 
     if source is None:
         return

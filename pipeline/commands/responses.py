@@ -6,10 +6,9 @@ from pipeline import costing, params, responses, sharing, surveying
 from pipeline.artifacts import STORE
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.planning import table
 from pipeline.project import locked
-from pipeline.spending import amount
 from pipeline.surveying import Failures, Source
+from serving.estimating import amount, table
 
 _HEAD = (
     "answers of",

@@ -23,9 +23,10 @@ from pipeline.params.annotators import (
     VllmAnnotator,
 )
 from pipeline.params.base import Block, Name
-from pipeline.params.data import GoldSource, Ingest, Sample, Source, Task
+from pipeline.params.data import Ingest, Sample, Task
 from pipeline.params.delivery import Export, LabelParams, Register, Report
 from pipeline.params.training import Encoder, Evaluate, Tfidf, Train, Transformer
+from serving.locating import GoldSource, Source
 
 __all__ = [
     "Annotate",

@@ -1,10 +1,11 @@
 """The blocks task, ingest and sample: what is asked, of which texts."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.params.base import Block, Name, Positive, Seed, Share, Word
+from serving.locating import GoldSource, Source
 
 
 class Task(Block):
@@ -29,22 +30,6 @@ class Task(Block):
     def names(self) -> list[str]:
         """Labels in order."""
         return list(self.labels)
-
-
-class Source(Block):
-    """A file, a folder, or any fsspec URL. A tabular file names its columns; `id: null` makes ids from content."""
-
-    path: str
-    format: Literal["auto", "csv", "jsonl", "parquet", "text", "hf"] = "auto"
-    text: str = "text"
-    id: str | None = "id"
-    split: str | None = None  # of a Hugging Face dataset directory
-
-
-class GoldSource(Source):
-    """A source whose rows a person has labelled."""
-
-    label: str = "label"
 
 
 class Ingest(Block):

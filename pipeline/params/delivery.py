@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.params.base import Amount, Block, Positive, Share
-from pipeline.params.data import Source
+from serving.locating import Source
 from serving.precisions import PRECISIONS, PrecisionName, RuntimeName, runtimes_of
 
 

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import chain
 
-from pipeline import corpus, gold
+from pipeline import gold
 from pipeline.artifacts import CORPUS, DUPLICATES, GOLD, UNUSABLE, Gold, Unusable, metrics
 from pipeline.deduplicating import Index, Staged, staging
 from pipeline.errors import UserError
 from pipeline.params import Ingest, Params
-from pipeline.reading import records
-from pipeline.records import Reason
+from serving import corpus
+from serving.reading import records
+from serving.records import Reason
 
 log = logging.getLogger("llambert")
 _LOG_EVERY = 1_000_000  # rows

@@ -7,11 +7,10 @@ import logging
 from collections.abc import Iterator
 from itertools import islice
 
-from pipeline import corpus
 from pipeline.artifacts import CORPUS, EXPORT, LABELLED, Document, Table, Unusable, metrics
 from pipeline.errors import UserError
 from pipeline.params import Params
-from serving import bulk
+from serving import bulk, corpus
 from serving.engine import Engine
 
 log = logging.getLogger("llambert")

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import __version__, costing, reporting
+from pipeline import __version__, reporting
 from pipeline.artifacts import (
     BEST,
     EXPORT,
@@ -29,6 +29,7 @@ from pipeline.artifacts import (
 )
 from pipeline.params import Params
 from pipeline.reporting import Rows
+from serving import estimating
 from serving.files import replacing
 
 log = logging.getLogger("llambert")
@@ -57,7 +58,7 @@ def render(content: dict[str, Any]) -> str:
         loader=PackageLoader("pipeline", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    templates.filters |= {"interval": reporting.interval, "duration": costing.duration, "excerpt": excerpt}
+    templates.filters |= {"interval": reporting.interval, "duration": estimating.duration, "excerpt": excerpt}
     plots = {title: Markup(svg) for title, svg in content["plots"].items()}  # noqa: S704 - matplotlib escapes its texts
     return templates.get_template("report.html.j2").render(content | {"plots": plots})
 

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pipeline.errors import UserError
+from serving.errors import UserError
+
+_OPTIONS = {"path": "INPUT", "text": "--text-column", "id": "--id-column", "format": "--format", "split": "--split"}
+
+
+def setting(key: str, field: str) -> str:
+    """How a user knows a field of a source: below `key` in params.yaml, or as an option where `key` is empty."""
+    return f"{key}.{field}" if key else _OPTIONS.get(field, field)
 
 
 class Reason(StrEnum):
@@ -40,8 +47,27 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A usable text of the corpus. Equal `text_hash` means equal text up to white space."""
+
+    id: str
+    text: str
+    text_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A row that could not be used: where it stood and why."""
+
+    source: str
+    row: int  # line of a CSV or JSONL file, row of a Parquet file, both from 1
+    reason: str
+    excerpt: str
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that a source is asked for; `key` is where params.yaml names them."""
+    """The columns that a source is asked for; `key` is where params.yaml names them (see `setting`)."""
 
     key: str
     text: str
@@ -57,10 +83,12 @@ class Columns:
         """Raise a UserError unless all of them are among those that are `there`."""
         for field, column in (("text", self.text), ("id", self.id), ("label", self.label)):
             if column is not None and column not in there:
-                hint = f"; or set {self.key}.id: null to make ids from content" if field == "id" else ""
+                null = f"set {self.key}.id: null" if self.key else "give --ids-from-text"
+                hint = f"; or {null} to make ids from content" if field == "id" else ""
+                where = setting(self.key, field)
                 raise UserError(
-                    f"{name} has no column {column!r} ({self.key}.{field}); it has {', '.join(map(repr, there))}: "
-                    f"name the right one in {self.key}.{field}{hint}"
+                    f"{name} has no column {column!r} ({where}); it has {', '.join(map(repr, there))}: "
+                    f"name the right one in {where}{hint}"
                 )
 
     def record(self, name: str, row: int, values: dict[str, Any]) -> Record:

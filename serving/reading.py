@@ -6,18 +6,19 @@ import lzma
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
 from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
-from pipeline.locating import File, locate
-from pipeline.params import GoldSource, Source
-from pipeline.records import Columns, Reason, Record
+from serving.errors import UserError
+from serving.locating import File, GoldSource, Source, locate
+from serving.records import Columns, Reason, Record, setting
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 _BATCH_ROWS = 1000
+_PROBE_BYTES = 2**20
 _MAX_FIELD = 2**23  # characters of a CSV field; what is longer is a quote left open
 csv.field_size_limit(_MAX_FIELD)
 
@@ -43,6 +44,48 @@ def records(source: Source, key: str) -> Iterator[Record]:
         except _UNREADABLE as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{file.name} can't be read after row {row}: {reason}: mend it or take it away") from error
+
+
+def shards(
+    source: Source, key: str, size: int, wanted: Callable[[int], bool]
+) -> Iterator[tuple[int, list[Record] | None]]:
+    """Cut the rows of a source into shards of `size`, unusable rows included; None for those that are not wanted."""
+    rows = records(source, key)
+    for shard in count():
+        if wanted(shard):
+            chunk = list(islice(rows, size))
+            if chunk:
+                yield shard, chunk
+            there = len(chunk)
+        else:
+            there = sum(1 for _ in islice(rows, size))
+            if there:
+                yield shard, None
+        if there < size:
+            return
+
+
+def about(source: Source, key: str) -> int:
+    """Rows of a source, for showing progress: exact for Parquet, else from the first megabyte of the first file."""
+    found = locate(source, key)
+    if found.format == "hf":
+        return len(_dataset(source, key))
+    if found.format == "text":
+        return len(found.files)
+    if found.format == "parquet":
+        return sum(map(_footer_rows, found.files))
+    with found.files[0].binary() as stream:
+        part = stream.read(_PROBE_BYTES)
+    size = sum(file.fs.size(file.path) or 0 for file in found.files)
+    return max(1, part.count(b"\n") * size // max(1, len(part)))
+
+
+def _footer_rows(file: File) -> int:
+    try:
+        with file.binary() as stream:
+            return int(pq.read_metadata(stream).num_rows)
+    except _UNREADABLE:  # told when it is its turn
+        return 0
 
 
 class _Lines:
@@ -157,17 +200,26 @@ def _text(file: File, columns: Columns) -> Iterator[Record]:
         yield Record(file.name, 1, file.relative, stream.read())
 
 
-def _hf(source: Source, columns: Columns) -> Iterator[Record]:
-    import datasets
-
+def _dataset(source: Source, key: str) -> Any:  # noqa: ANN401 - datasets is not always there
+    try:
+        import datasets
+    except ImportError:
+        raise UserError("Hugging Face dataset directories need the library: `pip install datasets`") from None
     try:
         loaded = datasets.load_from_disk(source.path)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{columns.key}.path: {source.path} is no Hugging Face dataset directory: {error}") from error
+        raise UserError(
+            f"{setting(key, 'path')}: {source.path} is no Hugging Face dataset directory: {error}"
+        ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if source.split not in loaded:
-            raise UserError(f"{source.path} has the splits {', '.join(loaded)}: name one in {columns.key}.split")
+            raise UserError(f"{source.path} has the splits {', '.join(loaded)}: name one in {setting(key, 'split')}")
         loaded = loaded[source.split]
+    return loaded
+
+
+def _hf(source: Source, columns: Columns) -> Iterator[Record]:
+    loaded = _dataset(source, columns.key)
     columns.require(loaded.column_names, source.path)
     batches = loaded.select_columns(columns.names).with_format("arrow").iter(_BATCH_ROWS)
     for row, values in enumerate(_rows(batches), start=1):

@@ -1,17 +1,34 @@
-"""From a source in params.yaml to its files and their format: local paths, globs, folders, any fsspec URL."""
+"""From a source to its files and their format: local paths, globs, folders, any fsspec URL."""
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any, TextIO, cast
+from typing import IO, Any, Literal, TextIO, cast
 
-from pipeline.errors import UserError
-from pipeline.params import Source
+from serving.errors import UserError
+from serving.records import setting
+from serving.schemas import Frozen
 
 _FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text"}
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zip", ".zst"}
 _DATASET = ("dataset_info.json", "dataset_dict.json", "state.json")
+
+
+class Source(Frozen):
+    """A file, a folder, or any fsspec URL. A tabular file names its columns; `id: null` makes ids from content."""
+
+    path: str
+    format: Literal["auto", "csv", "jsonl", "parquet", "text", "hf"] = "auto"
+    text: str = "text"
+    id: str | None = "id"
+    split: str | None = None  # of a Hugging Face dataset directory
+
+
+class GoldSource(Source):
+    """A source whose rows a person has labelled."""
+
+    label: str = "label"
 
 
 @dataclass(frozen=True)
@@ -57,11 +74,11 @@ def locate(source: Source, key: str) -> Located:
             return Located("hf", [])
         base, paths = _paths(fs, path)
     except (ImportError, ValueError) as error:
-        raise UserError(f"{key}.path: {source.path} can't be opened: {error}") from error
+        raise UserError(f"{setting(key, 'path')}: {source.path} can't be opened: {error}") from error
     except OSError as error:
-        raise UserError(f"{key}.path: {source.path} can't be opened: {error.strerror or error}") from error
+        raise UserError(f"{setting(key, 'path')}: {source.path} can't be opened: {error.strerror or error}") from error
     if not paths:
-        raise UserError(f"{key}.path: nothing stands at {source.path} (seen from {os.getcwd()})")
+        raise UserError(f"{setting(key, 'path')}: nothing stands at {source.path} (seen from {os.getcwd()})")
     kind = _format(paths, source, key)
     if len(paths) > 1:  # of a folder or a glob, files of other formats don't count
         paths = [path for path in paths if _suffix(path) == kind] or paths
@@ -97,7 +114,10 @@ def _format(paths: Iterable[str], source: Source, key: str) -> str:
     formats = {kind for path in paths if (kind := _suffix(path)) is not None}
     if len(formats) != 1:
         found = f"holds {' and '.join(sorted(formats))}" if formats else "has no suffix that tells its format"
-        raise UserError(f"{key}.path: {source.path} {found}: set {key}.format to csv, jsonl, parquet, text or hf")
+        raise UserError(
+            f"{setting(key, 'path')}: {source.path} {found}: set {setting(key, 'format')} to csv, jsonl, parquet, text "
+            "or hf"
+        )
     return formats.pop()
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from pipeline.artifacts import Document, Unusable
-from pipeline.params import Source
-from pipeline.reading import records
-from pipeline.records import Reason, Record
+from serving.locating import Source
+from serving.reading import records
+from serving.records import Document, Reason, Record, Unusable
 
 _EXCERPT = 80  # characters
 
@@ -56,7 +55,7 @@ def _text_fault(text: object, max_chars: int) -> str | None:
     if not text.strip():
         return Reason.EMPTY
     if len(text) > max_chars:
-        return f"{Reason.TOO_LONG}: {len(text)} characters exceed ingest.max_chars ({max_chars})"
+        return f"{Reason.TOO_LONG}: {len(text)} characters where {max_chars} are taken"
     return None if _is_unicode(text) else Reason.ENCODING
 
 

@@ -1,0 +1,81 @@
+"""The command line of the serving image: `python -m serving label INPUT OUTPUT`. Knows no projects, DVC or MLflow."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cyclopts import App, Parameter
+
+from serving.errors import UserError
+from serving.files import unwritable
+from serving.options import Options
+
+app = App(
+    name="python -m serving",
+    help="Label texts with an exported model.",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
+_DEFAULTS = Options()
+
+
+@app.command
+def label(
+    input: str | None = None,
+    output: str | None = None,
+    *,
+    verify: bool = False,
+    plan: bool = False,
+    finish: bool = False,
+    restart: bool = False,
+    options: Options = _DEFAULTS,
+) -> None:
+    """Label all texts of INPUT into OUTPUT, shard by shard; killed, it goes on where it was.
+
+    Parameters
+    ----------
+    input
+        A file, folder, glob or URL of CSV, JSONL, Parquet or text files.
+    output
+        A directory or URL.
+    verify
+        Audit finished labels: `label --verify OUTPUT`, or with INPUT row by row.
+    plan
+        Say how many rows and tokens there are, and what they will take, before labelling.
+    finish
+        Write manifest.json if all shards are there.
+    restart
+        Remove the labels in OUTPUT first, of whatever model.
+    options
+        How to label.
+    """
+    from serving import commands
+
+    sys.stdout.write(
+        commands.label(input, output, options, verify=verify, plan=plan, finish=finish, restart=restart) + "\n"
+    )
+
+
+def speaking(app: Callable[[], object]) -> None:
+    """Run a command line; a UserError becomes one message and exit code 2."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("llambert").setLevel(logging.INFO)
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except OSError as error:
+        refused = unwritable(error, Path(error.filename or "."))
+        if refused is None:
+            raise
+        sys.stderr.write(f"error: {refused}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; run the same command again to go on\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    speaking(app)
