@@ -110,8 +110,10 @@ class Engine:
         return softmax(self.logits(texts, advance) / np.float32(self._package.manifest.temperature))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, special ones included, cut to the model's length."""
-        return [len(row) for row in self._tokenize(texts)]
+        """Tokens that go through the model for each text, special ones included."""
+        pieces, owners = self._tokenize.pieces(texts)
+        tokens = np.bincount(owners, [len(piece) for piece in pieces], len(texts))
+        return [int(count) for count in tokens]
 
     def prove(self) -> None:
         """Classify the golden texts that travel with the model.

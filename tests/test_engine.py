@@ -200,6 +200,7 @@ def test_the_engine_takes_the_mean_of_the_windows(copy: Path) -> None:
     body = text.split()
     parts = [" ".join(some) for some in (body[:24], body[24:47], body[47:])]
     heard: list[int] = []
+    assert engine.lengths(["a fine film", text, ""]) == [5, 76, 2]
     together = engine.logits(["a fine film", text, ""], heard.append)
     assert sum(heard) == 3
     np.testing.assert_allclose(together[1], engine.logits(parts).mean(axis=0), atol=1e-5)
