@@ -34,6 +34,15 @@ def rates() -> dict[str, Callable[[], float]]:
     }
 
 
+def multiplies_bf16() -> bool:
+    """Whether a product in bf16 takes less time than one in fp32: not all processors that report it do."""
+    import torch
+
+    a = torch.rand(_SIZE, _SIZE)
+    b = a.bfloat16()
+    return min(timed(lambda: b @ b) for _ in range(3)) < min(timed(lambda: a @ a) for _ in range(3))
+
+
 def write(path: Path, rows: list[dict[str, Any]], **more: object) -> None:
     """Write rows with machine, versions and commit."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,11 +30,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("project", type=Path)
     parser.add_argument("--candidate", help="default: the best one")
+    parser.add_argument("--texts", type=int, help="of test gold, from its beginning; default: all")
     arguments = parser.parse_args()
     with contextlib.chdir(arguments.project), tempfile.TemporaryDirectory() as directory:
         candidate = arguments.candidate or BEST.read()["candidate"]
         labels = Json(MODELS / candidate / "candidate.json").read()["labels"]
-        gold = [(row.text, labels.index(row.label)) for row in GOLD if row.split == "test"]
+        gold = [(row.text, labels.index(row.label)) for row in GOLD if row.split == "test"][: arguments.texts]
         out, limits = Path(directory) / "export", Export(max_flips=1.0, max_difference=1.0)
         exporting.export(MODELS / candidate, out, _texts(limits.parity_texts), limits, 1.0)
         rows = list(_measured(out, gold))
