@@ -6,10 +6,10 @@ All get the same texts and the same weights: a classifier of roberta-base's shap
 depend on them), cut at 512 tokens. `llambert-*` is the engine as `llambert label` runs it, from text to probabilities.
 Peers run as their users run them: transformers' `pipeline`, sentence-transformers (which sorts by length), the loop of
 the LlamBERT authors (batches of 16 in the order of the corpus, padded to the longest); in bf16, too, where the
-processor multiplies it faster than fp32. `kernel:NAME` is a bare runtime given our own tokens and sorted batches. Runs alternate;
-the best of the repetitions counts, for other work on the machine only makes a run slower. `share` is the arithmetic of
-the real tokens over time, as a part of what this machine's own 2048 x 2048 matrix product reached between the runs, in
-fp32, or in int8 for int8.
+processor multiplies it faster than fp32. `kernel:NAME` is a bare runtime given our own tokens and sorted batches. Runs
+alternate; the best of the repetitions counts, for other work on the machine only makes a run slower. `share` is the
+arithmetic of the real tokens over time, as a part of what this machine's own 2048 x 2048 matrix product reached
+between the runs, in fp32, or in int8 for int8.
 """
 
 import argparse
