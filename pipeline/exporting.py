@@ -60,7 +60,11 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         wanted = [(p, r) for p in params.precisions for r in params.runtimes if p in PRECISIONS[r]]
         with progress("export: torch", len(ids)) as advance:
             logits_of_pieces = torch_logits(model, ids, pad_id, advance)
-        _write_graphs(model, building, wanted, Pieces(ids, logits_of_pieces, pad_id), params.max_flips)
+        pieces = Pieces(ids, logits_of_pieces, pad_id)
+        if ("int8", "openvino") in wanted:
+            layers = model.config.num_hidden_layers
+            quantising.write_int8(candidate, layers, building / "int8.xml", pieces, params.max_flips)
+        _write_graphs(model, building, wanted)
         draft = _draft(building, facts, pad_id, temperature, len(texts), wanted)
         engines = {(p, r): Engine(Package(building, draft, p, r)) for p, r in wanted}
         reference = mean_of_pieces(logits_of_pieces, owners, len(texts))
@@ -123,8 +127,6 @@ def _write_graphs(
     model: Any,  # noqa: ANN401 - a module
     directory: Path,
     wanted: Sequence[tuple[PrecisionName, RuntimeName]],
-    pieces: Pieces,
-    max_flips: float,
 ) -> None:
     if ("bf16", "torch") in wanted:
         from pipeline import packing
@@ -132,8 +134,6 @@ def _write_graphs(
         packing.write_bf16(model, directory / "bf16.safetensors")
     if precisions := [precision for precision, runtime in wanted if runtime == "onnxruntime"]:
         write_graphs(model, directory, precisions)
-    if ("int8", "openvino") in wanted:
-        quantising.write_int8(model, directory / "int8.xml", pieces, max_flips)
 
 
 def _load(candidate: Path) -> tuple[Any, int]:

@@ -1,9 +1,10 @@
 """From a torch module to an OpenVINO graph in int8: NNCF measures the activations' ranges on real texts."""
 
 import logging
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,21 +27,24 @@ class Pieces:
     pad_id: int
 
 
-def write_int8(model: Any, path: Path, pieces: Pieces, max_flips: float) -> None:  # noqa: ANN401 - a module
+def write_int8(candidate: Path, layers: int, path: Path, pieces: Pieces, max_flips: float) -> None:
     """Write `path` (.xml) and its weights (.bin): int8 weights per channel and activations per tensor.
 
     Where more labels flip than allowed, layers whose activations have outliers stay in fp32, as few as will do: the
     ends of the last quarter's feed-forward parts, then of all (Bondarenko et al. 2021, arXiv 2109.12948).
 
     Args:
-        model: a transformers model.
+        candidate: directory of the transformers model.
+        layers: that it has.
         path: of the graph.
         pieces: of texts like those to be labelled; 300 are enough.
         max_flips: share of pieces that may get another label.
     """
-    for kept in _ladder(model.config.num_hidden_layers):
-        compiled = _quantised(model, path, pieces.ids[:_SAMPLES], kept)
-        flips = float((_logits(compiled, pieces).argmax(axis=1) != pieces.logits.argmax(axis=1)).mean())
+    for kept in _ladder(layers):
+        # In a process of its own: after NNCF has worked in one, Ctrl-C ends it with a segmentation fault.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(_quantise, candidate, path, pieces.ids[:_SAMPLES], kept).result()
+        flips = float((_logits(path, pieces).argmax(axis=1) != pieces.logits.argmax(axis=1)).mean())
         if flips <= max_flips:
             return
         log.info("export: int8 of openvino flips %.2f %% of the labels%s", 100 * flips, kept and f" without {kept[0]}")
@@ -52,10 +56,12 @@ def _ladder(layers: int) -> list[list[str]]:
     return [[], [_DOWN.format(layers="|".join(map(str, last)))], [_DOWN.format(layers=r"\d+")]]
 
 
-def _quantised(model: Any, path: Path, ids: Ids, kept: list[str]) -> Any:  # noqa: ANN401 - modules
+def _quantise(candidate: Path, path: Path, ids: Ids, kept: list[str]) -> None:
     import nncf
     import openvino
+    from transformers import AutoModelForSequenceClassification
 
+    model = AutoModelForSequenceClassification.from_pretrained(candidate, use_safetensors=True).float().eval()
     samples = [{"input_ids": row[None], "attention_mask": np.ones((1, len(row)), np.int64)} for row in ids]
     with quiet(), classifying_module(model) as module:
         graph = openvino.convert_model(module, example_input=example())
@@ -67,10 +73,12 @@ def _quantised(model: Any, path: Path, ids: Ids, kept: list[str]) -> Any:  # noq
             ignored_scope=nncf.IgnoredScope(patterns=[f".*{pattern}.*" for pattern in kept], validate=False),
         )
         openvino.save_model(quantised, path, compress_to_fp16=False)
-    return openvino.compile_model(path, "CPU")
 
 
-def _logits(compiled: Any, pieces: Pieces) -> Floats:  # noqa: ANN401 - a compiled model
+def _logits(path: Path, pieces: Pieces) -> Floats:
+    import openvino
+
+    compiled = openvino.compile_model(path, "CPU")
     logits = np.empty_like(pieces.logits)
     for rows in batching.plan([len(ids) for ids in pieces.ids], _MAX_BATCH_TOKENS):
         logits[rows] = compiled(batching.pad([pieces.ids[row] for row in rows], pieces.pad_id))[0]

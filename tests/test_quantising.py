@@ -28,17 +28,15 @@ def test_layers_with_outliers_stay_in_fp32_where_labels_flip_otherwise(
     ids = TextTokenizer(tmp_path / "candidate" / "tokenizer.json", 32, "head")(TEXTS)
     logits = exporting.torch_logits(model, ids, pad_id, lambda _: None)
 
-    quantising.write_int8(model, tmp_path / "all.xml", Pieces(ids, logits, pad_id), max_flips=1.0)
+    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "all.xml", Pieces(ids, logits, pad_id), max_flips=1.0)
     everything = matmuls_in_int8(tmp_path / "all.xml")
     down = {name for name in everything if "output.dense" in name and "attention" not in name}
     assert len(down) == 2
 
     flips = iter([0.5, 0.5, 0.0])  # as if the first two steps were not enough
     shown = quantising._logits
-    monkeypatch.setattr(
-        quantising, "_logits", lambda compiled, p: shown(compiled, p) if next(flips) == 0 else -p.logits
-    )
-    quantising.write_int8(model, tmp_path / "some.xml", Pieces(ids, logits, pad_id), max_flips=0.2)
+    monkeypatch.setattr(quantising, "_logits", lambda path, p: shown(path, p) if next(flips) == 0 else -p.logits)
+    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "some.xml", Pieces(ids, logits, pad_id), max_flips=0.2)
     assert matmuls_in_int8(tmp_path / "some.xml") == everything - down
     assert next(flips, None) is None
 
