@@ -41,7 +41,7 @@ def write_int8(candidate: Path, layers: int, path: Path, pieces: Pieces, max_fli
         max_flips: share of pieces that may get another label.
     """
     for kept in _ladder(layers):
-        # In a process of its own: after NNCF has worked in one, Ctrl-C ends it with a segmentation fault.
+        # In a process of its own: what NNCF holds in memory goes with it.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             pool.submit(_quantise, candidate, path, pieces.ids[:_SAMPLES], kept).result()
         flips = float((_logits(path, pieces).argmax(axis=1) != pieces.logits.argmax(axis=1)).mean())
