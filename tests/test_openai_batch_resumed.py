@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.responses import Answer, ResponseStore, opened
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_leaves_its_batches_and_the_next_takes_them_up(
     serve: Serve, store: ResponseStore, caplog: pytest.LogCaptureFixture
 ) -> None:

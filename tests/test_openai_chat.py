@@ -298,6 +298,7 @@ def test_a_caller_that_stops_early_leaves_nothing_open(make: Make) -> None:
         assert len(asking.stored(texts(50))) == left
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_control_c_hands_over_what_was_answered(make: Make) -> None:
     with LLMServer(Behaviour(delay_s=0.3)) as server:
         asking = make(server, max_concurrency=8)
