@@ -70,10 +70,6 @@ def label(
     input: str | None = None,
     output: str | None = None,
     *,
-    verify: bool = False,
-    plan: bool = False,
-    finish: bool = False,
-    restart: bool = False,
     options: Options = _LABEL,
 ) -> None:
     """Label the project's corpus with its encoder; or, given INPUT and OUTPUT, anything (docs/label.md).
@@ -84,23 +80,15 @@ def label(
         A file, folder, glob or URL of CSV, JSONL, Parquet or text files. None: the project's corpus, into labels/.
     output
         A directory or URL.
-    verify
-        Audit finished labels: of the project, of `label --verify OUTPUT`, or with INPUT row by row.
-    plan
-        Say how many rows and tokens there are, and what they will take, before labelling.
-    finish
-        Write manifest.json if all shards are there.
-    restart
-        Remove the labels in OUTPUT first, of whatever model.
     options
         How to label INPUT; for the project's corpus params.yaml says it.
     """
     from pipeline.commands import label as commands
 
-    if input is None and output is None and not (verify or plan or finish or restart):
+    if input is None and output is None and not options.another_task:
         _stage("label")()
     else:
-        _say(commands.label(input, output, options, verify=verify, plan=plan, finish=finish, restart=restart))
+        _say(commands.label(input, output, options))
 
 
 @app.command(group="Projects")

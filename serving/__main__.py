@@ -25,10 +25,6 @@ def label(
     input: str | None = None,
     output: str | None = None,
     *,
-    verify: bool = False,
-    plan: bool = False,
-    finish: bool = False,
-    restart: bool = False,
     options: Options = _DEFAULTS,
 ) -> None:
     """Label all texts of INPUT into OUTPUT, shard by shard; killed, it goes on where it was.
@@ -39,22 +35,12 @@ def label(
         A file, folder, glob or URL of CSV, JSONL, Parquet or text files.
     output
         A directory or URL.
-    verify
-        Audit finished labels: `label --verify OUTPUT`, or with INPUT row by row.
-    plan
-        Say how many rows and tokens there are, and what they will take, before labelling.
-    finish
-        Write manifest.json if all shards are there.
-    restart
-        Remove the labels in OUTPUT first, of whatever model.
     options
         How to label.
     """
     from serving import commands
 
-    sys.stdout.write(
-        commands.label(input, output, options, verify=verify, plan=plan, finish=finish, restart=restart) + "\n"
-    )
+    sys.stdout.write(commands.label(input, output, options) + "\n")
 
 
 def speaking(app: Callable[[], object]) -> None:

@@ -11,31 +11,20 @@ from serving.options import INDEX, OF, Options
 MODEL = Path("export")
 
 
-def label(
-    input: str | None,
-    output: str | None,
-    options: Options,
-    *,
-    verify: bool = False,
-    plan: bool = False,
-    finish: bool = False,
-    restart: bool = False,
-) -> str:
+def label(input: str | None, output: str | None, options: Options) -> str:
     """Label, or do one of the other four things; see the command's help."""
-    if verify + plan + finish + restart > 1:
-        raise UserError("--verify, --plan, --finish and --restart exclude each other: give one")
-    if verify:
+    if options.verify:
         return _verify(input, output, options)
-    if input is None or (output is None and not plan):
+    if input is None or (output is None and not options.plan):
         raise UserError("name what to label and where its labels go: label INPUT OUTPUT")
     settings = make_settings(input, output or "", options)
-    if plan:
+    if options.plan:
         from serving import probing
 
         return probing.plan(settings, options.price_per_hour)
-    if finish:
+    if options.finish:
         return summary(jobs.finish(settings))
-    if restart:
+    if options.restart:
         if settings.of > 1:
             raise UserError("--restart with --index would remove what the other workers do: run it once without")
         jobs.restart(settings.output)

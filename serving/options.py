@@ -6,16 +6,26 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from serving.errors import UserError
+
 INDEX, OF = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"  # environment of a Kubernetes Indexed Job
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to label, beside input and output.
+    """What to do and how, beside input and output.
 
     Parameters
     ----------
+    verify
+        Audit finished labels: `label --verify OUTPUT`, or with INPUT row by row; in a project alone, its own.
+    plan
+        Say how many rows and tokens there are, and what they will take, before labelling.
+    finish
+        Write manifest.json if all shards are there.
+    restart
+        Remove the labels in OUTPUT first, of whatever model.
     model
         Directory of an exported model.
     precision
@@ -52,6 +62,10 @@ class Options:
         Of one machine, for --plan.
     """
 
+    verify: bool = False
+    plan: bool = False
+    finish: bool = False
+    restart: bool = False
     model: Path | None = None
     precision: Literal["fp32", "int8", "fp16", "bf16"] = "int8"
     runtime: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
@@ -69,3 +83,12 @@ class Options:
     max_batch_tokens: int = 8192
     max_chars: int = 100_000
     price_per_hour: float = 0.10
+
+    @property
+    def another_task(self) -> bool:
+        """Whether something else than labelling is asked for."""
+        return self.verify or self.plan or self.finish or self.restart
+
+    def __post_init__(self) -> None:
+        if self.verify + self.plan + self.finish + self.restart > 1:
+            raise UserError("--verify, --plan, --finish and --restart exclude each other: give one")

@@ -15,26 +15,17 @@ from serving.options import Options
 _PARAMS = Path("params.yaml")
 
 
-def label(
-    input: str | None,
-    output: str | None,
-    options: Options,
-    *,
-    verify: bool = False,
-    plan: bool = False,
-    finish: bool = False,
-    restart: bool = False,
-) -> str:
+def label(input: str | None, output: str | None, options: Options) -> str:
     """See `serving.commands.label`; without an input it is about the project's own labels."""
     if input is None:
-        if finish or restart:
+        if options.finish or options.restart:
             raise UserError("--finish and --restart are for label INPUT OUTPUT; the project's stage goes on by itself")
-        if verify:
-            return commands.label(str(LABELLED), None, options, verify=True)
+        if options.verify:
+            return commands.label(str(LABELLED), None, options)
         input, output, options = _project(options)
-    elif not (verify or finish):
+    elif not (options.verify or options.finish):
         options = replace(options, model=options.model or _model())
-    return commands.label(input, output, options, verify=verify, plan=plan, finish=finish, restart=restart)
+    return commands.label(input, output, options)
 
 
 def _project(options: Options) -> tuple[str, str, Options]:
