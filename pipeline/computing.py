@@ -11,8 +11,8 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 def keep_memory() -> None:
     """Have the C library keep the memory of freed tensors for new ones.
 
-    glibc hands large blocks back to the system, and each page of the next one is a fault: a tenth of the time of a
-    small model on a processor, a quarter under a long shared prefix (`benchmarks/annotate.py`). Others are left alone.
+    glibc hands large blocks back to the system, and each page of the next one is a fault, which costs a
+    small model on a processor a good part of its time. Other C libraries are left alone.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_MMAP_MAX, 0)

@@ -47,9 +47,7 @@ def write_int8(candidate: Path, layers: int, path: Path, pieces: Pieces, max_fli
         flips = float((_logits(path, pieces).argmax(axis=1) != pieces.logits.argmax(axis=1)).mean())
         if flips <= max_flips:
             return
-        log.info(
-            "export: int8 of openvino, %d kinds of layers in fp32, flips %.2f %% of labels", len(kept), 100 * flips
-        )
+        log.info("export: int8 of openvino flips %.2f %% of the labels (kept in fp32: %s)", 100 * flips, kept)
 
 
 def _ladder(layers: int) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""OpenVINO: twice as fast as onnxruntime in int8 on processors with VNNI, and its scales are fixed at export."""
+"""OpenVINO, int8: the scales of activations are fixed at export, so a text gets the same result in any company."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
