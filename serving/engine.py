@@ -8,9 +8,11 @@ machine.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,10 @@ from serving.batching import plan
 from serving.errors import UserError
 from serving.models import GOLDEN, TOKENIZER, Package, open_directory
 from serving.runtimes import Floats, Ids
-from serving.tokenizing import TextTokenizer, mean_of_pieces
+from serving.tokenizing import TextTokenizer
 
 log = logging.getLogger("llambert")
+_WINDOW = 4096  # texts that are tokenized and sorted together: padding is 1.2 % of IMDb then, 2.9 % with 1,024 texts
 _GOLDEN_TOLERANCE = {
     "fp32": 1e-3,
     "fp16": 1e-2,
@@ -96,14 +99,18 @@ class Engine:
 
     def logits(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Raw scores [n, classes]. `advance` hears of the texts of each batch that is done."""
-        ids, owners = self._tokenize.pieces(texts)
-        first = np.diff(owners, prepend=-1) > 0  # pieces that begin a text
-        scores = np.empty((len(ids), len(self.labels)), dtype=np.float32)
-        for rows, part in self._batches(ids):
-            scores[rows] = part
+        scores = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        pieces = np.zeros((len(texts), 1), dtype=np.float32)
+        launched: deque[_Batch] = deque()
+        for part in self._runtime.logits(self._batches(texts, launched)):
+            batch = launched.popleft()
+            np.add.at(scores, batch.owners, part)
+            np.add.at(pieces, batch.owners, 1)
+            self.tokens += batch.tokens
             if advance:
-                advance(int(first[rows].sum()))
-        return mean_of_pieces(scores, owners, len(texts))
+                advance(batch.begun)
+        scores /= pieces
+        return scores
 
     def classify(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Probabilities [n, classes], calibrated by the model's temperature; each row sums to 1."""
@@ -132,12 +139,36 @@ class Engine:
                 f"{self.runtime} or processor"
             )
 
-    def _batches(self, ids: Ids) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-        batches = plan([len(row) for row in ids], self._max_batch_tokens)
-        parts = self._runtime.logits([ids[row] for row in rows] for rows in batches)
-        for rows, part in zip(batches, parts, strict=True):
-            self.tokens += sum(len(ids[row]) for row in rows)
-            yield rows, part
+    def _batches(self, texts: Sequence[str], launched: deque["_Batch"]) -> Iterator[Ids]:
+        """Token ids of each batch; what is known of it beside goes to the end of `launched`."""
+        for start, (ids, owners) in zip(range(0, len(texts), _WINDOW), self._tokenized(texts), strict=True):
+            first = np.diff(owners, prepend=-1) > 0  # pieces that begin a text
+            for rows in plan([len(row) for row in ids], self._max_batch_tokens):
+                batch = [ids[row] for row in rows]
+                launched.append(_Batch(start + owners[rows], sum(map(len, batch)), int(first[rows].sum())))
+                yield batch
+
+    def _tokenized(self, texts: Sequence[str]) -> Iterator[tuple[Ids, NDArray[np.intp]]]:
+        """Pieces of each window and the index of the text of each; the next window is tokenized meanwhile."""
+        if len(texts) <= _WINDOW:
+            if texts:
+                yield self._tokenize.pieces(texts)
+            return
+        with ThreadPoolExecutor(1, "tokenize") as pool:
+            windows = (texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW))
+            ahead = pool.submit(self._tokenize.pieces, next(windows))
+            for window in windows:
+                ready, ahead = ahead.result(), pool.submit(self._tokenize.pieces, window)
+                yield ready
+            yield ahead.result()
+
+
+class _Batch(NamedTuple):
+    """What a runtime need not know of a batch."""
+
+    owners: NDArray[np.intp]  # index of the text of each piece
+    tokens: int  # real ones
+    begun: int  # texts whose first piece is in it
 
 
 def _choice(packages: Sequence[Package], runtime: str) -> Sequence[Package]:

@@ -52,6 +52,20 @@ def test_small_batches_change_nothing(fp32: Engine) -> None:
     np.testing.assert_allclose(small.logits(TEXTS), fp32.logits(TEXTS), atol=1e-5)
 
 
+def test_windows_of_texts_change_nothing(fp32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many windows, the last one shorter, each tokenized while the one before is computed."""
+    texts = (TEXTS + EXTREMES) * 2
+    whole, before = fp32.logits(texts), fp32.tokens
+    monkeypatch.setattr("serving.engine._WINDOW", 7)
+    heard: list[int] = []
+    np.testing.assert_allclose(fp32.logits(texts, heard.append), whole, atol=1e-5)
+    assert sum(heard) == len(texts)
+    assert len(texts) % 7
+    assert fp32.tokens - before == sum(fp32.lengths(texts))
+    for count in (7, 8, 14):
+        np.testing.assert_allclose(fp32.logits(texts[:count]), whole[:count], atol=1e-5)
+
+
 def test_int8_repeats_itself_and_depends_on_company_only_a_little(fp32: Engine) -> None:
     int8 = Engine.open(exported(), "int8", runtime="onnxruntime", threads=1)
     together, alone = int8.classify(TEXTS), np.concatenate([int8.classify([text]) for text in TEXTS])
