@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from serving import jobs
+from serving import jobs, labelling
 from serving.errors import UserError
-from serving.jobs import Outcome, Settings
+from serving.jobs import Settings
+from serving.labelling import Outcome
 from serving.locating import Source
 from serving.options import INDEX, OF, Options
 
@@ -23,12 +24,12 @@ def label(input: str | None, output: str | None, options: Options) -> str:
 
         return probing.plan(settings, options.price_per_hour)
     if options.finish:
-        return summary(jobs.finish(settings))
+        return summary(labelling.finish(settings))
     if options.restart:
         if settings.of > 1:
             raise UserError("--restart with --index would remove what the other workers do: run it once without")
         jobs.restart(settings.output)
-    return summary(jobs.run(settings))
+    return summary(labelling.run(settings))
 
 
 def make_settings(place: str, output: str, options: Options) -> Settings:

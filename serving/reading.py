@@ -6,7 +6,8 @@ import lzma
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count, islice
+from functools import partial
+from itertools import count, islice, repeat
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ _BATCH_ROWS = 1000
 _PROBE_BYTES = 2**20
 _MAX_FIELD = 2**23  # characters of a CSV field; what is longer is a quote left open
 csv.field_size_limit(_MAX_FIELD)
+Needed = Callable[[int, int], bool]  # whether any row from the first up to (not with) the second, from 0, is asked for
 
 
 def records(source: Source, key: str) -> Iterator[Record]:
@@ -30,30 +32,42 @@ def records(source: Source, key: str) -> Iterator[Record]:
         UserError: nothing stands at the path, a column is missing, or a file as a whole can't be read. A row or a
             row group that can't be read is no error but a record with a `fault`.
     """
+    return (record for record in _stream(source, key, lambda first, end: True) if record is not None)
+
+
+def _stream(source: Source, key: str, needed: Needed) -> Iterator[Record | None]:
+    """All rows. In place of one that is not needed there may be None, where that saves reading or decoding it."""
     columns = Columns(key, source.text, source.id, source.label if isinstance(source, GoldSource) else None)
     found = locate(source, key)
     if found.format == "hf":
         yield from _hf(source, columns)
         return
+    before = 0  # rows of earlier files
     for file in found.files:
-        row = 0
+        row = there = 0
         try:
-            for record in _READERS[found.format](file, columns):
-                row = record.row
+            for record in _READERS[found.format](file, columns, partial(_shifted, needed, before)):
+                there += 1
+                row = record.row if record else row
                 yield record
         except _UNREADABLE as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{file.name} can't be read after row {row}: {reason}: mend it or take it away") from error
+        before += there
+
+
+def _shifted(needed: Needed, before: int, first: int, end: int) -> bool:
+    return needed(before + first, before + end)
 
 
 def shards(
     source: Source, key: str, size: int, wanted: Callable[[int], bool]
 ) -> Iterator[tuple[int, list[Record] | None]]:
     """Cut the rows of a source into shards of `size`, unusable rows included; None for those that are not wanted."""
-    rows = records(source, key)
+    rows = _stream(source, key, lambda first, end: any(map(wanted, range(first // size, -(-end // size)))))
     for shard in count():
         if wanted(shard):
-            chunk = list(islice(rows, size))
+            chunk = [record for record in islice(rows, size) if record is not None]
             if chunk:
                 yield shard, chunk
             there = len(chunk)
@@ -112,7 +126,7 @@ class _Lines:
         return first
 
 
-def _csv(file: File, columns: Columns) -> Iterator[Record]:
+def _csv(file: File, columns: Columns, needed: Needed) -> Iterator[Record]:
     with file.text(newline="") as stream:
         lines = _Lines(stream)
         rows = csv.reader(lines, delimiter="\t" if ".tsv" in file.name else ",", strict=True)
@@ -141,11 +155,15 @@ def _csv(file: File, columns: Columns) -> Iterator[Record]:
                 yield Record(file.name, number, None, lines.taken[0], fault=fault)
 
 
-def _jsonl(file: File, columns: Columns) -> Iterator[Record]:
-    known = False
+def _jsonl(file: File, columns: Columns, needed: Needed) -> Iterator[Record | None]:
+    known, row = False, -1
     with file.text() as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
+                continue
+            row += 1
+            if not needed(row, row + 1):
+                yield None
                 continue
             try:
                 value = json.loads(line)
@@ -161,13 +179,16 @@ def _jsonl(file: File, columns: Columns) -> Iterator[Record]:
             yield columns.record(file.name, number, value)
 
 
-def _parquet(file: File, columns: Columns) -> Iterator[Record]:
+def _parquet(file: File, columns: Columns, needed: Needed) -> Iterator[Record | None]:
     with file.binary() as stream, pq.ParquetFile(stream, buffer_size=2**20) as table:
         columns.require(table.schema_arrow.names, file.name)
         end = 0
         for group in range(table.num_row_groups):
             first, end = end + 1, end + table.metadata.row_group(group).num_rows
             row = first - 1
+            if not needed(row, end):
+                yield from repeat(None, end - row)
+                continue
             try:
                 batches = table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns.names, use_threads=False)
                 for row, values in enumerate(_rows(batches), start=first):
@@ -193,9 +214,12 @@ def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return list(column.cast(pa.binary()).to_pylist())
 
 
-def _text(file: File, columns: Columns) -> Iterator[Record]:
+def _text(file: File, columns: Columns, needed: Needed) -> Iterator[Record | None]:
     if columns.label is not None:
         raise UserError(f"{columns.key}: plain text files have no labels: give csv, jsonl, parquet or hf")
+    if not needed(0, 1):
+        yield None
+        return
     with file.binary() as stream:
         yield Record(file.name, 1, file.relative, stream.read())
 
@@ -226,7 +250,7 @@ def _hf(source: Source, columns: Columns) -> Iterator[Record]:
         yield columns.record(source.path, row, values)
 
 
-_READERS: dict[str, Callable[[File, Columns], Iterator[Record]]] = {
+_READERS: dict[str, Callable[[File, Columns, Needed], Iterator[Record | None]]] = {
     "csv": _csv,
     "jsonl": _jsonl,
     "parquet": _parquet,

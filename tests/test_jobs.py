@@ -14,7 +14,7 @@ import pytest
 from test_bulk import room
 from toy_bulk import ENVIRONMENT, command, contents, label, settings, write_corpus
 
-from serving import jobs
+from serving import jobs, labelling
 from serving.errors import UserError
 from serving.verifying import verify
 
@@ -27,7 +27,7 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.fixture
 def calm(corpus: Path, tmp_path: Path) -> Path:
     """What an undisturbed run in one process leaves."""
-    jobs.run(settings(corpus, tmp_path / "calm"))
+    labelling.run(settings(corpus, tmp_path / "calm"))
     return tmp_path / "calm"
 
 
@@ -47,7 +47,7 @@ def test_every_row_is_labelled_or_stands_with_its_reason(calm: Path) -> None:
 
 def test_a_second_run_does_nothing_twice(calm: Path, corpus: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in calm.iterdir()}
-    outcome = jobs.run(settings(corpus, calm))
+    outcome = labelling.run(settings(corpus, calm))
     assert (outcome.found, outcome.missing, outcome.all.rows) == (14, 0, 395)
     assert before == {path: path.stat().st_mtime_ns for path in calm.iterdir()}
 
@@ -57,7 +57,7 @@ def test_what_is_damaged_is_done_again_and_nothing_else(calm: Path, corpus: Path
     (calm / "part-00003.parquet").write_bytes(b"PAR1")
     (calm / "part-00005.json").unlink()
     (calm / "unusable-00000.parquet").unlink()
-    assert jobs.run(settings(corpus, calm)).found == 11
+    assert labelling.run(settings(corpus, calm)).found == 11
     assert contents(calm) == whole
 
 
@@ -78,14 +78,14 @@ def formats(folder: Path) -> Iterator[Path]:
 def test_formats_folders_and_urls_give_the_same_parts(tmp_path: Path) -> None:
     found = []
     for i, source in enumerate(formats(tmp_path / "folder")):
-        jobs.run(settings(source, f"file://{tmp_path}/out{i}"))
+        labelling.run(settings(source, f"file://{tmp_path}/out{i}"))
         found.append({n: b for n, b in contents(tmp_path / f"out{i}").items() if n.endswith(".parquet")})
     memory = fsspec.filesystem("memory")
     memory.pipe("/in/c.csv", (tmp_path / "c.csv").read_bytes())
-    jobs.run(settings("memory://in/c.csv", "memory://out/labels"))
+    labelling.run(settings("memory://in/c.csv", "memory://out/labels"))
     found.append({name.rsplit("/", 1)[-1]: memory.cat(name) for name in memory.ls("/out/labels", detail=False)})
     assert "memory://out/labels is complete: 100 rows in 4 parts" in verify("memory://out/labels")
-    assert jobs.run(settings("memory://in/c.csv", "memory://out/labels")).found == 4
+    assert labelling.run(settings("memory://in/c.csv", "memory://out/labels")).found == 4
     assert len(found[0]) == 4
     assert all({n: b for n, b in parts.items() if n.endswith(".parquet")} == found[0] for parts in found)
     jobs.restart("memory://out/labels")
@@ -111,7 +111,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def test_a_killed_worker_is_told_and_the_next_run_goes_on(tmp_path: Path) -> None:
     corpus, out = write_corpus(tmp_path / "corpus.jsonl", 3000), tmp_path / "out"
-    jobs.run(settings(corpus, tmp_path / "calm"))
+    labelling.run(settings(corpus, tmp_path / "calm"))
     process = start(corpus, out, 5, "--workers", 2)
     pair = workers(process)
     assert len(pair) == 2
@@ -153,16 +153,16 @@ def test_workers_of_an_indexed_job_together_do_what_one_does(calm: Path, corpus:
 
 def test_the_last_worker_finishes_and_a_late_finish_does_too(calm: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = jobs.run(settings(corpus, out, index=1, of=2))
+    first = labelling.run(settings(corpus, out, index=1, of=2))
     assert (len(first.all.files), first.missing) == (7, 7)
     assert not (out / "manifest.json").exists()
     with pytest.raises(UserError, match="is not finished"):
         verify(str(out))
-    assert jobs.finish(settings(corpus, out)).missing == 7
-    jobs.run(settings(corpus, out, index=0, of=2))
+    assert labelling.finish(settings(corpus, out)).missing == 7
+    labelling.run(settings(corpus, out, index=0, of=2))
     assert contents(out) == contents(calm)
     (out / "manifest.json").unlink()
-    jobs.finish(settings(corpus, out))
+    labelling.finish(settings(corpus, out))
     assert contents(out) == contents(calm)
 
 
@@ -185,35 +185,35 @@ def test_two_on_the_same_shards_leave_one_result(calm: Path, corpus: Path, tmp_p
 def test_labels_of_two_kinds_are_not_mixed(calm: Path, corpus: Path, change: dict[str, object], word: str) -> None:
     whole = contents(calm)
     with pytest.raises(UserError) as caught:
-        jobs.run(settings(corpus, calm, **change))
+        labelling.run(settings(corpus, calm, **change))
     assert word in str(caught.value)
     assert "name another output, or begin again with --restart" in str(caught.value)
     assert contents(calm) == whole
     (calm / "notes.txt").write_text("mine")
     jobs.restart(str(calm))
     assert [path.name for path in calm.iterdir()] == ["notes.txt"]
-    assert jobs.run(settings(corpus, calm, **change)).found == 0
+    assert labelling.run(settings(corpus, calm, **change)).found == 0
 
 
 def test_another_input_and_labels_of_a_stage_are_refused(calm: Path, corpus: Path) -> None:
     corpus.write_text(corpus.read_text() + '{"id": "new", "text": "one more"}\n')
     with pytest.raises(UserError, match="differs in input files"):
-        jobs.run(settings(corpus, calm))
+        labelling.run(settings(corpus, calm))
     (calm / "job.json").unlink()
     with pytest.raises(UserError, match=r"holds labels of another run \(part-00000.*without job.json"):
-        jobs.run(settings(corpus, calm))
+        labelling.run(settings(corpus, calm))
 
 
 def test_auto_is_settled_by_the_first_worker(calm: Path, corpus: Path) -> None:
-    assert jobs.run(settings(corpus, calm, runtime="auto")).found == 14
+    assert labelling.run(settings(corpus, calm, runtime="auto")).found == 14
 
 
 def test_a_full_disk_is_told_and_the_next_run_goes_on(calm: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with room(1200), pytest.raises(UserError, match=r"no room on the disk while writing .*: free some"):
-        jobs.run(settings(corpus, out))
+        labelling.run(settings(corpus, out))
     assert not list(out.glob(".*.tmp"))
-    jobs.run(settings(corpus, out))
+    labelling.run(settings(corpus, out))
     assert contents(out) == contents(calm)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from toy_bulk import label, settings, write_corpus
 
-from serving import jobs
+from serving import labelling
 
 
 def test_figures_before_and_after(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_figures_before_and_after(tmp_path: Path) -> None:
     assert left, before.stdout
     assert "of all texts" in before.stdout
     assert "int8 of onnxruntime" in before.stdout
-    outcome = jobs.run(settings(corpus, out))
+    outcome = labelling.run(settings(corpus, out))
     assert outcome.all.tokens == int(left[1].replace(",", ""))
     after = label(corpus, out, "--plan")
     assert re.search(r"^  labelled already +197$", after.stdout, re.MULTILINE)

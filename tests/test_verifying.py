@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy_bulk import label, settings, write_corpus
 
-from serving import bulk, jobs
+from serving import bulk, labelling
 from serving.errors import UserError
 from serving.files import sha256
 from serving.verifying import verify
@@ -20,7 +20,7 @@ from serving.verifying import verify
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus and its labels."""
     place = tmp_path_factory.mktemp("whole")
-    jobs.run(settings(write_corpus(place / "corpus.jsonl", 200), place / "out"))
+    labelling.run(settings(write_corpus(place / "corpus.jsonl", 200), place / "out"))
     return place
 
 
@@ -133,7 +133,7 @@ def test_each_damage_is_found(damage: Callable[[Path], None], out: Path) -> None
 def test_the_same_labelling_again_mends_what_is_missing_or_damaged(whole: Path, out: Path) -> None:
     for damage in (missing_part, altered_bytes, gap, missing_sidecar, sidecar_of_another_model, missing_reasons):
         damage(out)
-    jobs.run(settings(whole / "corpus.jsonl", out))
+    labelling.run(settings(whole / "corpus.jsonl", out))
     assert verify(str(out)).startswith(f"{out} is complete")
 
 
@@ -150,7 +150,7 @@ def test_an_input_that_has_changed_is_seen(whole: Path, out: Path, tmp_path: Pat
 
 def test_ids_that_the_input_repeats_are_told(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("id,text\n1,good film\n2,bad film\n1,dull film\n")
-    jobs.run(settings(tmp_path / "c.csv", tmp_path / "out"))
+    labelling.run(settings(tmp_path / "c.csv", tmp_path / "out"))
     with pytest.raises(UserError, match="1 ids stand more than once, such as '1'"):
         verify(str(tmp_path / "out"))
 
