@@ -76,10 +76,11 @@ def _quantise(candidate: Path, path: Path, ids: Ids, kept: list[str]) -> None:
 
 
 def _logits(path: Path, pieces: Pieces) -> Floats:
-    import openvino
+    from serving.runtimes.openvino_ import OpenVino
 
-    compiled = openvino.compile_model(path, "CPU")
     logits = np.empty_like(pieces.logits)
-    for rows in batching.plan([len(ids) for ids in pieces.ids], _MAX_BATCH_TOKENS):
-        logits[rows] = compiled(batching.pad([pieces.ids[row] for row in rows], pieces.pad_id))[0]
+    batches = batching.plan([len(ids) for ids in pieces.ids], _MAX_BATCH_TOKENS)
+    parts = OpenVino(path, pieces.pad_id, None).logits([pieces.ids[row] for row in rows] for rows in batches)
+    for rows, part in zip(batches, parts, strict=True):
+        logits[rows] = part
     return logits

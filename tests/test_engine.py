@@ -263,3 +263,19 @@ def test_serving_needs_neither_torch_nor_the_pipeline() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "transformers", "mlflow", "pipeline", "onnx", "sklearn"} & set(loaded)
+
+
+def test_signals_are_heard_after_engines_came_and_went() -> None:
+    """In a process of its own: a signal that found no stack would end this one."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from serving.engine import Engine
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+first, second = (Engine.open(Path({str(exported())!r}), "int8", runtime="openvino", threads=1) for _ in range(2))
+del first
+del second
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "heard\n"), run.stderr

@@ -1,6 +1,7 @@
 """OpenVINO, int8: the scales of activations are fixed at export, so a text gets the same result in any company."""
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import openvino
@@ -18,7 +19,7 @@ class OpenVino:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._pad_id = pad_id
-        self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        self._request = _core().compile_model(graph, "CPU", settings).create_infer_request()
 
     def logits(self, batches: Iterable[Ids]) -> Iterator[Floats]:
         """Logits (texts, classes) of each batch."""
@@ -26,6 +27,16 @@ class OpenVino:
             input_ids, mask = pad(batch, self._pad_id)
             result: Floats = self._request.infer({"input_ids": input_ids, "attention_mask": mask})[0]
             yield result.copy()  # the next batch is written into the same memory
+
+
+@cache
+def _core() -> openvino.Core:
+    """One for the whole process, never given up.
+
+    With its plugin for processors a signal stack comes and goes. Of two that go in the order in which they came, the
+    second puts back the first one's, which is unmapped by then: the next Ctrl-C or SIGTERM would end in SIGSEGV.
+    """
+    return openvino.Core()
 
 
 def load(graph: Path, manifest: Manifest, threads: int | None) -> OpenVino:
