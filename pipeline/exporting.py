@@ -95,10 +95,12 @@ def check(measured: Graphs, params: Export) -> None:
         for (precision, runtime), graph in measured.items()
         if isnan(graph.max_difference)
     ]
-    fp32 = measured.get(("fp32", "onnxruntime"))
-    if fp32 and fp32.max_difference > params.max_difference:
-        limit = f"export.max_difference is {params.max_difference:.3g}"
-        problems.append(f"fp32 has a logit that is {fp32.max_difference:.3g} from torch's ({limit})")
+    problems += [
+        f"fp32 of {runtime} has a logit that is {graph.max_difference:.3g} from torch's (export.max_difference is "
+        f"{params.max_difference:.3g})"
+        for (precision, runtime), graph in measured.items()
+        if precision == "fp32" and graph.max_difference > params.max_difference
+    ]
     if problems:
         ways = "drop the precision from export.precisions (see label.precision too), or raise the limit"
         raise UserError(f"the exported model is not the trained one: {'; '.join(problems)}: {ways}")
@@ -132,7 +134,7 @@ def _write_graphs(
         from pipeline import packing
 
         packing.write_bf16(model, directory / "bf16.safetensors")
-    if precisions := [precision for precision, runtime in wanted if runtime == "onnxruntime"]:
+    if precisions := {p for p, runtime in wanted if Path(runtimes.graph(p, runtime)).suffix == ".onnx"}:
         write_graphs(model, directory, precisions)
 
 

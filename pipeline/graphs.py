@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ _FIRST_TOKEN = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 _MAX_PROTOBUF_BYTES = 1_900_000_000  # a protobuf message ends at 2 GiB; larger graphs keep their weights beside them
 
 
-def write_graphs(model: Any, directory: Path, precisions: Sequence[str]) -> None:  # noqa: ANN401 - a module
+def write_graphs(model: Any, directory: Path, precisions: Collection[str]) -> None:  # noqa: ANN401 - a module
     """Write `<precision>.onnx` for each: inputs input_ids and attention_mask [batch, tokens], output logits."""
     import onnx
 

@@ -47,8 +47,9 @@ class Engine:
         self.model_hash = manifest.model_hash
         self.precision, self.runtime, self.golden = package.precision, package.runtime, package.golden
         self.tokens = 0  # real tokens that went through the model so far
-        self._package, self._max_batch_tokens = package, max_batch_tokens
+        self._package = package
         self._runtime = runtimes.load(package.runtime, package.graph, manifest, threads)
+        self._batch_tokens = min(max_batch_tokens, self._runtime.batch_tokens)
         self._tokenize = TextTokenizer(package.directory / TOKENIZER, manifest.max_tokens, manifest.truncation)
 
     @classmethod
@@ -143,7 +144,7 @@ class Engine:
         """Token ids of each batch; what is known of it beside goes to the end of `launched`."""
         for start, (ids, owners) in zip(range(0, len(texts), _WINDOW), self._tokenized(texts), strict=True):
             first = np.diff(owners, prepend=-1) > 0  # pieces that begin a text
-            for rows in plan([len(row) for row in ids], self._max_batch_tokens):
+            for rows in plan([len(row) for row in ids], self._batch_tokens):
                 batch = [ids[row] for row in rows]
                 launched.append(_Batch(start + owners[rows], sum(map(len, batch)), int(first[rows].sum())))
                 yield batch

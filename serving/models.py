@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from serving import runtimes
 from serving.errors import UserError
 from serving.files import sha256
-from serving.precisions import PrecisionName, RuntimeName
-from serving.runtimes import SUFFIXES
+from serving.precisions import PRECISIONS, PrecisionName, RuntimeName
 from serving.schemas import Manifest
 
 MANIFEST, TOKENIZER, GOLDEN = "manifest.json", "tokenizer.json", "golden.parquet"
@@ -29,7 +29,7 @@ class Package:
     @property
     def graph(self) -> Path:
         """The file that the runtime is given."""
-        return self.directory / (self.precision + SUFFIXES[self.runtime])
+        return self.directory / runtimes.graph(self.precision, self.runtime)
 
     @property
     def golden(self) -> str:
@@ -62,7 +62,9 @@ def open_directory(directory: Path, precision: str) -> list[Package]:
         raise UserError(f"{directory} has no precision '{precision}' (it has {has}): add it to export.precisions")
     for file, digest in {TOKENIZER: manifest.tokenizer, GOLDEN: manifest.golden}.items():
         _check(directory / file, digest)
-    packages = [Package(directory, manifest, name, r) for name, entry in graphs.items() for r in SUFFIXES if r in entry]
+    packages = [
+        Package(directory, manifest, name, r) for name, entry in graphs.items() for r in PRECISIONS if r in entry
+    ]
     there = [package for package in packages if package.graph.is_file()] or packages
     for package in there:
         for file, digest in graphs[package.precision][package.runtime].files.items():

@@ -5,10 +5,11 @@ from typing import Literal
 PrecisionName = Literal["fp32", "int8", "fp16", "bf16"]
 RuntimeName = Literal["onnxruntime", "openvino", "torch"]
 
+# The fastest runtime first (`benchmarks/engine_cpu.py`).
 PRECISIONS: dict[RuntimeName, tuple[PrecisionName, ...]] = {
-    "onnxruntime": ("fp32", "int8", "fp16"),
-    "openvino": ("int8",),
     "torch": ("bf16",),
+    "openvino": ("fp32", "int8"),
+    "onnxruntime": ("fp32", "int8", "fp16"),
 }
 
 

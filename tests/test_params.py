@@ -107,7 +107,7 @@ CASES = [
     ),
     ("label__precision", "fp16", "params: label.precision 'fp16' is not among export.precisions"),
     ("label__precision", "bf16", "params: label.precision 'bf16' is not among export.precisions"),
-    ("label__runtime", "torch", "label: runtime 'torch' can't run the precision 'fp32' (onnxruntime can)"),
+    ("label__runtime", "torch", "label: runtime 'torch' can't run the precision 'fp32' (openvino and onnxruntime can)"),
     (
         "label",
         {"precision": "bf16", "runtime": "openvino"},
@@ -121,7 +121,7 @@ CASES = [
     (
         "export",
         {"precisions": ["int8"], "runtimes": ["torch"]},
-        "export: precision 'int8' runs in onnxruntime and openvino only: add one to `runtimes`",
+        "export: precision 'int8' runs in openvino and onnxruntime only: add one to `runtimes`",
     ),
     ("report__machine_per_hour", -1, "report.machine_per_hour: Input should be greater than or equal to 0 (got -1)"),
     (

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Ids = Sequence[NDArray[np.int64]]  # token ids of each text of a batch
 
-# The fastest first (`benchmarks/engine_cpu.py`), and where its graph is.
-SUFFIXES: dict[RuntimeName, str] = {"torch": ".safetensors", "openvino": ".xml", "onnxruntime": ".onnx"}
+CACHED_TOKENS = 1536  # of a batch, for a processor's caches: 8,192 took 1.2 to 1.35 times as long
 
 
 class Runtime(Protocol):
     """A loaded graph. Serves one thread at a time."""
+
+    batch_tokens: int  # of a batch, padding included, beyond which it gets no faster
 
     def logits(self, batches: Iterable[Ids]) -> Iterator[Floats]:
         """Yield logits (texts, classes) of each batch, in order. May take further batches before it yields one."""
@@ -40,7 +41,7 @@ def load(name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None
 
     Args:
         name: of the runtime; its library must be installed.
-        graph: the file that `SUFFIXES` names; others of the same stem stand beside it.
+        graph: the file that `graph` names; others of the same stem stand beside it.
         manifest: the model's, for what a graph does not say of itself.
         threads: of the matrix products on a processor; None takes all physical cores.
 
@@ -62,7 +63,15 @@ def load(name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None
     return onnxruntime_.load(graph, manifest, threads)
 
 
+def graph(precision: PrecisionName, runtime: RuntimeName) -> str:
+    """The name of the file that a runtime is given."""
+    if runtime == "torch":
+        return f"{precision}.safetensors"
+    return f"{precision}.xml" if (precision, runtime) == ("int8", "openvino") else f"{precision}.onnx"
+
+
 def files(directory: Path, precision: PrecisionName, runtime: RuntimeName) -> list[Path]:
-    """All files of a graph, by name."""
-    patterns = {"onnxruntime": [".onnx*"], "openvino": [".xml", ".bin"], "torch": [".safetensors", ".json"]}
-    return sorted(path for pattern in patterns[runtime] for path in directory.glob(precision + pattern))
+    """All files of a graph, by name: weights and config may stand beside it."""
+    beside = {".onnx": [".onnx*"], ".xml": [".xml", ".bin"], ".safetensors": [".safetensors", ".json"]}
+    patterns = beside[Path(graph(precision, runtime)).suffix]
+    return sorted(path for pattern in patterns for path in directory.glob(precision + pattern))

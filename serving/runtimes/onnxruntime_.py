@@ -10,11 +10,12 @@ import numpy as np
 import onnxruntime
 
 from serving.batching import pad
-from serving.runtimes import Floats, Ids
+from serving.runtimes import CACHED_TOKENS, Floats, Ids
 
 if TYPE_CHECKING:
     from serving.schemas import Manifest
 
+_MANY_TOKENS = 2**16  # a GPU is busy with any size that users set
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -31,6 +32,7 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(graph, options, providers=wanted)
         # a library built for CUDA falls back where there is no GPU
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
+        self.batch_tokens = CACHED_TOKENS if self.device == "cpu" else _MANY_TOKENS
         self._inputs = {node.name for node in self._session.get_inputs()}
 
     def logits(self, batches: Iterable[Ids]) -> Iterator[Floats]:
