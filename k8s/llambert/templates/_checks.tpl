@@ -25,6 +25,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if and (has (include "llambert.text" .Values.strategy.maxSurge) (list "0" "0%")) (has (include "llambert.text" .Values.strategy.maxUnavailable) (list "0" "0%")) -}}
+{{- fail "strategy.maxSurge and strategy.maxUnavailable are both 0: a rollout could never begin" -}}
+{{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.enabled needs httpRoute.parentRefs: the Gateway that it belongs to" -}}
 {{- end -}}
