@@ -93,7 +93,11 @@ FACTORS: dict[str, tuple[Values, ...]] = {
             "mlflow": {
                 "enabled": True,
                 "backendStore": {"existingSecret": "postgres"},
-                "artifacts": {"destination": "s3://mlflow", "existingSecret": "s3-login", "endpointUrl": "http://m:9000"},
+                "artifacts": {
+                    "destination": "s3://mlflow",
+                    "existingSecret": "s3-login",
+                    "endpointUrl": "http://m:9000",
+                },
             }
         },
     ),
@@ -127,7 +131,9 @@ def merged(*values: Values) -> Values:
 
 def pairwise(sizes: list[int]) -> Iterator[tuple[int, ...]]:
     """Rows of positions such that any two positions of any two factors meet in one (greedy)."""
-    missing = {(a, i, b, j) for a, b in combinations(range(len(sizes)), 2) for i in range(sizes[a]) for j in range(sizes[b])}
+    missing = {
+        (a, i, b, j) for a, b in combinations(range(len(sizes)), 2) for i in range(sizes[a]) for j in range(sizes[b])
+    }
     while missing:
         a, i, b, j = min(missing)
         row = {a: i, b: j}
@@ -139,9 +145,7 @@ def pairwise(sizes: list[int]) -> Iterator[tuple[int, ...]]:
 
 
 def _pairs(row: dict[int, int], factor: int) -> set[tuple[int, int, int, int]]:
-    return {
-        (min(factor, f), row[min(factor, f)], max(factor, f), row[max(factor, f)]) for f in row if f != factor
-    }
+    return {(min(factor, f), row[min(factor, f)], max(factor, f), row[max(factor, f)]) for f in row if f != factor}
 
 
 @cache
@@ -158,7 +162,17 @@ def scenarios() -> dict[str, Values]:
 
 def everything(**more: Any) -> Values:
     """All that can be on together."""
-    chosen = {"autoscaling": 2, "canary": 1, "route": 1, "auth": 1, "network": 1, "monitoring": 1, "bulk": 1, "vllm": 1, "mlflow": 1}
+    chosen = {
+        "autoscaling": 2,
+        "canary": 1,
+        "route": 1,
+        "auth": 1,
+        "network": 1,
+        "monitoring": 1,
+        "bulk": 1,
+        "vllm": 1,
+        "mlflow": 1,
+    }
     on = [FACTORS[name][at] for name, at in chosen.items()]
     return merged(*on, {"ingress": {"enabled": True}, "model": {"version": "7"}}, more)
 

@@ -189,7 +189,15 @@ BASES = [
     everything(model={"source": "baked", "version": ""}, serviceAccount={"create": False}),
     everything(gpu={"enabled": True}, bulk={"gpu": {"enabled": True}}, autoscaling={"keda": {"trigger": "prometheus"}}),
     merged({"model": {"trackingUri": "http://elsewhere:80"}}),
-    merged({"mlflow": {"enabled": True, "backendStore": {"existingSecret": "postgres"}, "artifacts": {"storageClass": "a"}}}),
+    merged(
+        {
+            "mlflow": {
+                "enabled": True,
+                "backendStore": {"existingSecret": "postgres"},
+                "artifacts": {"storageClass": "a"},
+            }
+        }
+    ),
     everything(mlflow={"artifacts": {"destination": "s3://mlflow"}}, bulk={"storage": {"existingClaim": "data"}}),
 ]
 

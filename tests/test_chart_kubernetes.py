@@ -46,7 +46,9 @@ def test_kubernetes_takes_all_that_is_not_custom(version: str) -> None:
 def test_an_unknown_field_or_kind_would_be_found() -> None:
     (budget,) = of_kind(documents(), "PodDisruptionBudget")
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate({**budget, "spec": {**budget["spec"], "maxUnavailabel": 1}}, VERSIONS[0], strict=True)
+        kubernetes_validate.validate(
+            {**budget, "spec": {**budget["spec"], "maxUnavailabel": 1}}, VERSIONS[0], strict=True
+        )
     with pytest.raises(utils.SchemaNotFoundError):
         kubernetes_validate.validate({**budget, "kind": "PodDisruptionBudgets"}, VERSIONS[0], strict=True)
 

@@ -83,7 +83,10 @@ def test_alerts_parse_and_ask_for_metrics_that_there_are(scenario: str) -> None:
 
 
 def test_a_wrong_metric_or_label_would_be_found() -> None:
-    for wrong in ('rate(llambert_request_total{namespace="a"}[5m])', 'llambert_queue_tokens{namespace="a",deployment="b"}'):
+    for wrong in (
+        'rate(llambert_request_total{namespace="a"}[5m])',
+        'llambert_queue_tokens{namespace="a",deployment="b"}',
+    ):
         with pytest.raises(AssertionError):
             check(wrong)
     with pytest.raises(ValueError, match="unclosed"):
@@ -123,7 +126,9 @@ def test_dashboard_parses_and_asks_for_metrics_that_there_are() -> None:
         for target in panel["targets"]:
             check(target["expr"].replace("$__rate_interval", "5m"))
     asked = text + json.dumps(rules(documents(everything())))
-    assert [name for name in {**COUNTERS, **GAUGES, **HISTOGRAMS} if name not in asked] == [], "a metric that nothing shows"
+    assert [name for name in {**COUNTERS, **GAUGES, **HISTOGRAMS} if name not in asked] == [], (
+        "a metric that nothing shows"
+    )
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 12
 
 
@@ -144,13 +149,17 @@ def test_service_monitor_finds_both_services_and_nothing_else() -> None:
 
 
 def keda(**settings: Any) -> Document:
-    (scaled,) = of_kind(documents({"autoscaling": {"keda": {"enabled": True, **settings}}, "service": {"port": 80}}), "ScaledObject")
+    (scaled,) = of_kind(
+        documents({"autoscaling": {"keda": {"enabled": True, **settings}}, "service": {"port": 80}}), "ScaledObject"
+    )
     (trigger,) = scaled["spec"]["triggers"]
     return {"metricType": trigger["metricType"], **trigger["metadata"]}
 
 
 def test_hpa_goes_by_the_queue_in_tokens() -> None:
-    (hpa,) = of_kind(documents({"autoscaling": {"hpa": {"enabled": True}, "targetQueueTokens": 16777216}}), "HorizontalPodAutoscaler")
+    (hpa,) = of_kind(
+        documents({"autoscaling": {"hpa": {"enabled": True}, "targetQueueTokens": 16777216}}), "HorizontalPodAutoscaler"
+    )
     (metric,) = hpa["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == "llambert_queue_tokens"
     assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "16777216"}

@@ -17,7 +17,12 @@ def violations(pod: Document) -> list[str]:
     security = spec.get("securityContext", {})
     found = [key for key in ("hostNetwork", "hostPID", "hostIPC", "hostUsers") if spec.get(key)]
     found += [f"volume {v['name']}" for v in spec.get("volumes", []) if not (set(v) - {"name"}) <= VOLUMES]
-    wanted = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+    wanted = {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "runAsGroup": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     found += [key for key, value in wanted.items() if security.get(key) != value]
     if spec.get("automountServiceAccountToken") is not False:
         found.append("automountServiceAccountToken")
@@ -124,7 +129,9 @@ def test_gpus_are_requested_as_they_are_limited(scenario: str) -> None:
 
 def test_gpu_is_a_matter_of_values() -> None:
     gpu = {"enabled": True, "resourceName": "nvidia.com/mig-1g.10gb", "count": 2}
-    docs = documents({"gpu": gpu, "nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]})
+    docs = documents(
+        {"gpu": gpu, "nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    )
     spec = of_kind(docs, "Deployment")[0]["spec"]["template"]["spec"]
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 2
     assert spec["nodeSelector"] == {"gpu": "yes"}

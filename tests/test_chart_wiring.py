@@ -69,7 +69,11 @@ def test_routes_lead_to_services_that_there_are(scenario: str) -> None:
 @pytest.mark.parametrize("scenario", ALL)
 def test_mounts_have_volumes_and_volumes_are_mounted(scenario: str) -> None:
     for name, pod in pod_templates(rendered(scenario)):
-        mounted = {m["name"] for c in pod["spec"].get("initContainers", []) + pod["spec"]["containers"] for m in c["volumeMounts"]}
+        mounted = {
+            m["name"]
+            for c in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
+            for m in c["volumeMounts"]
+        }
         assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}, name
 
 
@@ -97,7 +101,9 @@ def test_the_service_can_follow_the_alias_itself() -> None:
 def test_a_model_can_lie_in_a_claim_or_in_the_image() -> None:
     pod = pod_of({"model": {"source": "pvc", "existingClaim": "models", "path": "/a/b"}})
     assert "initContainers" not in pod
-    assert {"name": "model", "mountPath": "/model", "subPath": "a/b", "readOnly": True} in pod["containers"][0]["volumeMounts"]
+    assert {"name": "model", "mountPath": "/model", "subPath": "a/b", "readOnly": True} in pod["containers"][0][
+        "volumeMounts"
+    ]
     pod = pod_of({"model": {"source": "baked", "path": "/opt/model"}})
     assert variables(pod["containers"][0])["LLAMBERT_MODEL"] == "/opt/model"
     assert {v["name"] for v in pod["volumes"]} == {"tmp"}
@@ -120,7 +126,9 @@ def test_the_canary_has_another_model_and_its_share() -> None:
 
 
 def test_tests_expect_the_version_of_each_track() -> None:
-    expected = {d["metadata"]["name"]: d["spec"]["containers"][0]["args"][::2] for d in of_kind(documents(everything()), "Pod")}
+    expected = {
+        d["metadata"]["name"]: d["spec"]["containers"][0]["args"][::2] for d in of_kind(documents(everything()), "Pod")
+    }
     assert expected == {
         "rel-llambert-test-stable": ["http://rel-llambert:3000", "7"],
         "rel-llambert-test-canary": ["http://rel-llambert-canary:3000", "8"],
@@ -129,7 +137,9 @@ def test_tests_expect_the_version_of_each_track() -> None:
 
 @pytest.mark.parametrize(("load", "period"), [(1, 5), (5, 5), (121, 5), (600, 7)])
 def test_startup_has_the_time_that_the_model_needs(load: int, period: int) -> None:
-    probe = pod_of({"model": {"loadSeconds": load}, "probes": {"startupPeriodSeconds": period}})["containers"][0]["startupProbe"]
+    probe = pod_of({"model": {"loadSeconds": load}, "probes": {"startupPeriodSeconds": period}})["containers"][0][
+        "startupProbe"
+    ]
     assert load <= probe["periodSeconds"] * probe["failureThreshold"] < load + period
     assert probe["httpGet"]["path"] == "/readyz"
     vllm = pod_of(everything(vllm={"loadSeconds": load}), "rel-llambert-vllm")["containers"][0]["startupProbe"]
@@ -176,8 +186,14 @@ def test_network_policies_let_in_and_out_what_is_needed() -> None:
 @pytest.mark.parametrize(
     ("values", "keys"),
     [
-        ({"autoscaling": {"hpa": {"enabled": True}, "keda": {"enabled": True}}}, ["autoscaling.hpa.enabled", "autoscaling.keda.enabled"]),
-        ({"autoscaling": {"hpa": {"enabled": True}, "minReplicas": 11}}, ["autoscaling.minReplicas", "autoscaling.maxReplicas"]),
+        (
+            {"autoscaling": {"hpa": {"enabled": True}, "keda": {"enabled": True}}},
+            ["autoscaling.hpa.enabled", "autoscaling.keda.enabled"],
+        ),
+        (
+            {"autoscaling": {"hpa": {"enabled": True}, "minReplicas": 11}},
+            ["autoscaling.minReplicas", "autoscaling.maxReplicas"],
+        ),
         ({"model": {"source": "pvc"}}, ["model.source", "model.existingClaim"]),
         ({"model": {"name": ""}}, ["model.name"]),
         ({"model": {"alias": ""}}, ["model.version", "model.alias"]),
@@ -185,7 +201,10 @@ def test_network_policies_let_in_and_out_what_is_needed() -> None:
         ({"model": {"version": "3", "pollSeconds": 5}}, ["model.version", "model.pollSeconds"]),
         ({"canary": {"enabled": True, "model": {"source": "pvc"}}}, ["canary.model.existingClaim"]),
         ({"bulk": {"enabled": True}}, ["bulk.input", "bulk.output"]),
-        ({"bulk": {"enabled": True, "input": "a", "output": "b", "parallelism": 5}}, ["bulk.parallelism", "bulk.completions"]),
+        (
+            {"bulk": {"enabled": True, "input": "a", "output": "b", "parallelism": 5}},
+            ["bulk.parallelism", "bulk.completions"],
+        ),
         ({"httpRoute": {"enabled": True}}, ["httpRoute.parentRefs"]),
         ({"mlflow": {"enabled": True}}, ["mlflow.backendStore.existingSecret"]),
         ({"strategy": {"maxSurge": 0, "maxUnavailable": 0}}, ["strategy.maxSurge", "strategy.maxUnavailable"]),

@@ -58,7 +58,7 @@ containers:
       {{- end }}
     {{- with $bulk.storage.existingSecret }}
     envFrom:
-      - secretRef: {name: {{ . }}}
+      - secretRef: {name: {{ . | quote }}}
     {{- end }}
     resources:
       {{- include "llambert.resources" $bulk | nindent 6 }}
@@ -66,15 +66,15 @@ containers:
       - {name: tmp, mountPath: /tmp}
       {{- include "llambert.model.mount" (list $model true) | nindent 6 }}
       {{- if $bulk.storage.existingClaim }}
-      - {name: data, mountPath: {{ $bulk.storage.mountPath }}}
+      - {name: data, mountPath: {{ $bulk.storage.mountPath | quote }}}
       {{- end }}
 volumes:
   - name: tmp
-    emptyDir: {sizeLimit: {{ .Values.tmpSize }}}
+    emptyDir: {sizeLimit: {{ .Values.tmpSize | quote }}}
   {{- include "llambert.model.volume" $model | nindent 2 }}
   {{- with $bulk.storage.existingClaim }}
   - name: data
-    persistentVolumeClaim: {claimName: {{ . }}}
+    persistentVolumeClaim: {claimName: {{ . | quote }}}
   {{- end }}
 {{- end -}}
 

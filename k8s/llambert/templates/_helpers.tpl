@@ -45,8 +45,8 @@
 
 {{/* (list $ "component") */}}
 {{- define "llambert.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "llambert.name" (first .) }}
-app.kubernetes.io/instance: {{ (first .).Release.Name }}
+app.kubernetes.io/name: {{ include "llambert.name" (first .) | quote }}
+app.kubernetes.io/instance: {{ (first .).Release.Name | quote }}
 app.kubernetes.io/component: {{ last . }}
 {{- end -}}
 
@@ -68,8 +68,8 @@ app.kubernetes.io/part-of: llambert
 
 {{/* metadata of a thing: (list $ "suffix" "component") */}}
 {{- define "llambert.metadata" -}}
-name: {{ include "llambert.named" (list (index . 0) (index . 1)) }}
-namespace: {{ (index . 0).Release.Namespace }}
+name: {{ include "llambert.named" (list (index . 0) (index . 1)) | quote }}
+namespace: {{ (index . 0).Release.Namespace | quote }}
 labels:
   {{- include "llambert.labels" (list (index . 0) (index . 2)) | nindent 2 }}
 {{- end -}}

@@ -26,7 +26,7 @@ models:/{{ .name }}@{{ .alias }}
 
 {{- define "llambert.model.mlflowEnvFrom" -}}
 {{- with .existingSecret }}
-- secretRef: {name: {{ . }}}
+- secretRef: {name: {{ . | quote }}}
 {{- end }}
 {{- end -}}
 
@@ -58,7 +58,7 @@ initContainers:
 - name: model
   mountPath: /model
   {{- with trimPrefix "/" $model.path }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   readOnly: true
 {{- else if eq $model.source "mlflow" -}}
@@ -69,9 +69,9 @@ initContainers:
 {{- define "llambert.model.volume" -}}
 {{- if eq .source "pvc" -}}
 - name: model
-  persistentVolumeClaim: {claimName: {{ .existingClaim }}, readOnly: true}
+  persistentVolumeClaim: {claimName: {{ .existingClaim | quote }}, readOnly: true}
 {{- else if eq .source "mlflow" -}}
 - name: model
-  emptyDir: {sizeLimit: {{ .sizeLimit }}}
+  emptyDir: {sizeLimit: {{ .sizeLimit | quote }}}
 {{- end -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 {{/* What every pod begins with: the `restricted` Pod Security Standard, no token of the API. */}}
 {{- define "llambert.pod" -}}
-serviceAccountName: {{ include "llambert.serviceAccount" . }}
+serviceAccountName: {{ include "llambert.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
@@ -13,7 +13,7 @@ securityContext:
 {{- with .Values.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
@@ -63,9 +63,9 @@ tolerations:
 {{/* A variable from a Secret: (list "NAME" block), where the block has existingSecret and key */}}
 {{- define "llambert.secretEnv" -}}
 {{- if (last .).existingSecret }}
-- name: {{ first . }}
+- name: {{ first . | quote }}
   valueFrom:
-    secretKeyRef: {name: {{ (last .).existingSecret }}, key: {{ (last .).key }}}
+    secretKeyRef: {name: {{ (last .).existingSecret | quote }}, key: {{ (last .).key | quote }}}
 {{- end }}
 {{- end -}}
 

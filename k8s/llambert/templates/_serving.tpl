@@ -42,7 +42,7 @@ spec:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- with $values.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       {{- include "llambert.serving.spread" . | nindent 6 }}
       {{- if and (eq $model.source "mlflow") (not $polls) }}
@@ -74,14 +74,14 @@ spec:
             {{- end }}
       volumes:
         - name: tmp
-          emptyDir: {sizeLimit: {{ $values.tmpSize }}}
+          emptyDir: {sizeLimit: {{ $values.tmpSize | quote }}}
         {{- include "llambert.model.volume" $model | nindent 8 }}
         {{- with $values.auth }}
         {{- if .existingSecret }}
         - name: token
           secret:
-            secretName: {{ .existingSecret }}
-            items: [{key: {{ .key }}, path: token}]
+            secretName: {{ .existingSecret | quote }}
+            items: [{key: {{ .key | quote }}, path: token}]
         {{- end }}
         {{- end }}
 {{- end -}}
@@ -147,7 +147,7 @@ readinessProbe:
 {{- if .keys }}
 topologySpreadConstraints:
   {{- range $key := .keys }}
-  - topologyKey: {{ $key }}
+  - topologyKey: {{ $key | quote }}
     maxSkew: {{ int64 $.root.Values.topologySpread.maxSkew }}
     whenUnsatisfiable: {{ $.root.Values.topologySpread.whenUnsatisfiable }}
     labelSelector:
