@@ -16,7 +16,7 @@ RELEASE, NAMESPACE = "rel", "ns"
 Values = dict[str, Any]
 Document = dict[str, Any]
 
-# Each factor is a switch with its positions; the first is the default. Combinations that the chart refuses are tested apart.
+# Each factor is a switch with its positions. What the chart refuses is tested apart.
 FACTORS: dict[str, tuple[Values, ...]] = {
     "model": (
         {"model": {"version": "7", "shadow": "models:/reviews@challenger", "existingSecret": "mlflow-login"}},

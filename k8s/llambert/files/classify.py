@@ -1,4 +1,7 @@
-"""What `helm test` runs: ask which model answers, and classify a text. Arguments: address, text, expected version or ''."""
+"""What `helm test` runs: ask which model answers, and classify a text.
+
+Arguments: address, text, and the version that must answer ('' for any).
+"""
 
 import json
 import os
