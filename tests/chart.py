@@ -19,7 +19,7 @@ Document = dict[str, Any]
 # Each factor is a switch with its positions. What the chart refuses is tested apart.
 FACTORS: dict[str, tuple[Values, ...]] = {
     "model": (
-        {"model": {"version": "7", "shadow": "models:/reviews@challenger", "existingSecret": "mlflow-login"}},
+        {"model": {"version": "7", "shadow": "models:/demo_reviews@challenger", "existingSecret": "mlflow-login"}},
         {"model": {"alias": "champion"}},
         {"model": {"pollSeconds": 30, "existingSecret": "mlflow-login"}},
         {"model": {"source": "pvc", "existingClaim": "models", "path": "reviews/7"}},

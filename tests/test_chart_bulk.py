@@ -35,10 +35,8 @@ def test_it_is_indexed_and_each_worker_has_its_own_attempts() -> None:
 
 def test_a_users_mistake_ends_the_job_and_an_eviction_costs_nothing() -> None:
     rules = {rule["action"]: rule for rule in job()["spec"]["podFailurePolicy"]["rules"]}
-    assert rules["FailJob"]["onExitCodes"] == {
-        "operator": "In",
-        "values": [2],
-    }  # serving.errors: exit code of a UserError
+    mistake = rules["FailJob"]["onExitCodes"]
+    assert mistake == {"containerName": "label", "operator": "In", "values": [2]}, "2: serving.errors.UserError"
     assert rules["Ignore"]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
@@ -52,9 +50,8 @@ def test_workers_know_their_number() -> None:
 def test_its_command_line_is_one_that_the_service_image_understands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(INDEX, "1")
     monkeypatch.setenv(OF, "4")
-    words = pod({"bulk": {"args": ["--text-column", "body", "--workers", "2"], "shardRows": 500}})["containers"][0][
-        "command"
-    ]
+    settings = {"args": ["--text-column", "body", "--workers", "2"], "shardRows": 500}
+    words = pod({"bulk": settings})["containers"][0]["args"]
     assert words[:3] == ["python", "-m", "serving"]
     _, bound, _ = app.parse_args(words[3:], exit_on_error=False, print_error=False)
     arguments: dict[str, Any] = bound.arguments
@@ -98,4 +95,4 @@ def test_it_can_have_its_own_model_and_image() -> None:
     spec = pod(own)
     assert "initContainers" not in spec
     assert spec["containers"][0]["image"].startswith("llambert-serving-gpu:")
-    assert "/m" in spec["containers"][0]["command"]
+    assert "/m" in spec["containers"][0]["args"]

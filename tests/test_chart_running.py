@@ -52,7 +52,7 @@ def helm_test(url: str, version: str, token: str = "") -> subprocess.CompletedPr
     """Run the test pod's command line as it is rendered, against another address."""
     (pod,) = of_kind(documents({"model": {"version": version}}), "Pod")
     (container,) = pod["spec"]["containers"]
-    command = [sys.executable, *container["command"][1:], url, *container["args"][1:]]
+    command = [sys.executable, *container["args"][1:3], url, *container["args"][4:]]
     env = {"PATH": os.environ["PATH"], "LLAMBERT_TOKEN": token}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
@@ -109,7 +109,7 @@ def test_mlflow_starts_as_rendered_and_knows_its_names(tmp_path: Path) -> None:
     env |= {secret: f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_ARTIFACTS_DESTINATION": str(tmp_path / "artifacts")}
     env |= {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     port = free_port()
-    command = [sys.executable, *container["command"][1:]]
+    command = [sys.executable, *container["args"][1:]]
     command[command.index("5000")] = str(port)
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(

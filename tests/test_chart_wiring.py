@@ -1,6 +1,8 @@
 """Parts of the chart fit each other: selectors, models, probes, names, notes; and what can't work is refused."""
 
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import helm_python as helm
@@ -79,19 +81,19 @@ def test_mounts_have_volumes_and_volumes_are_mounted(scenario: str) -> None:
 
 def test_a_version_is_fetched_before_the_service_starts() -> None:
     pod = pod_of({"model": {"version": 12}})
-    assert pod["initContainers"][0]["command"][-2:] == ["models:/reviews/12", "/model/current"]
+    assert pod["initContainers"][0]["args"][-2:] == ["models:/demo_reviews/12", "int8"]
     served = variables(pod["containers"][0])
     assert (served["LLAMBERT_MODEL"], served["LLAMBERT_POLL_S"]) == ("/model/current", "0")
     assert "MLFLOW_TRACKING_URI" not in served
-    assert pod_of({"model": {"version": 1e6}})["initContainers"][0]["command"][-2] == "models:/reviews/1000000"
-    assert pod_of({})["initContainers"][0]["command"][-2] == "models:/reviews@champion"
+    assert pod_of({"model": {"version": 1e6}})["initContainers"][0]["args"][-2] == "models:/demo_reviews/1000000"
+    assert pod_of({})["initContainers"][0]["args"][-2] == "models:/demo_reviews@champion"
 
 
 def test_the_service_can_follow_the_alias_itself() -> None:
     pod = pod_of({"model": {"pollSeconds": 15}})
     assert "initContainers" not in pod
     served = variables(pod["containers"][0])
-    assert (served["LLAMBERT_MODEL"], served["LLAMBERT_POLL_S"]) == ("models:/reviews@champion", "15")
+    assert (served["LLAMBERT_MODEL"], served["LLAMBERT_POLL_S"]) == ("models:/demo_reviews@champion", "15")
     assert served["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     (mount,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "model"]
     assert served["LLAMBERT_CACHE"] == mount["mountPath"]
@@ -112,11 +114,11 @@ def test_a_model_can_lie_in_a_claim_or_in_the_image() -> None:
 def test_the_canary_has_another_model_and_its_share() -> None:
     docs = documents(everything())
     models = {
-        d["metadata"]["name"]: d["spec"]["template"]["spec"]["initContainers"][0]["command"][-2]
+        d["metadata"]["name"]: d["spec"]["template"]["spec"]["initContainers"][0]["args"][-2]
         for d in of_kind(docs, "Deployment")
         if "initContainers" in d["spec"]["template"]["spec"]
     }
-    assert models == {"rel-llambert": "models:/reviews/7", "rel-llambert-canary": "models:/reviews/8"}
+    assert models == {"rel-llambert": "models:/demo_reviews/7", "rel-llambert-canary": "models:/demo_reviews/8"}
     (route,) = of_kind(docs, "HTTPRoute")
     weights = {ref["name"]: ref["weight"] for ref in route["spec"]["rules"][0]["backendRefs"]}
     assert weights == {"rel-llambert": 75, "rel-llambert-canary": 25}
@@ -127,7 +129,7 @@ def test_the_canary_has_another_model_and_its_share() -> None:
 
 def test_tests_expect_the_version_of_each_track() -> None:
     expected = {
-        d["metadata"]["name"]: d["spec"]["containers"][0]["args"][::2] for d in of_kind(documents(everything()), "Pod")
+        d["metadata"]["name"]: d["spec"]["containers"][0]["args"][3::2] for d in of_kind(documents(everything()), "Pod")
     }
     assert expected == {
         "rel-llambert-test-stable": ["http://rel-llambert:3000", "7"],
@@ -157,8 +159,32 @@ def test_requests_in_flight_are_answered_before_a_pod_goes() -> None:
 def test_large_numbers_stay_whole() -> None:
     served = variables(pod_of({"config": {"maxBodyBytes": 1_000_000_000, "threads": 4}})["containers"][0])
     assert (served["LLAMBERT_MAX_BODY_BYTES"], served["LLAMBERT_THREADS"]) == ("1000000000", "4")
-    assert "LLAMBERT_THREADS" not in variables(pod_of({})["containers"][0])
     assert not re.search(r"\de\+\d", "".join(render(everything()).values()))
+
+
+def test_threads_are_the_processors_that_were_asked_for() -> None:
+    """Without a limit a pod's cgroup allows the whole node."""
+    (threads,) = [e for e in pod_of({})["containers"][0]["env"] if e["name"] == "LLAMBERT_THREADS"]
+    assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
+    without: Values = {"resources": {"requests": {"cpu": None}}}
+    assert "LLAMBERT_THREADS" not in variables(pod_of(without)["containers"][0])
+
+
+def test_fetching_again_replaces_what_is_there(tmp_path: Path) -> None:
+    """The initContainer's own script, with other paths and another `python`."""
+    sh, option, script, *arguments = pod_of({"model": {"version": "7"}})["initContainers"][0]["args"]
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@" && mkdir "$5"\n')
+    (tmp_path / "python").chmod(0o755)
+    here = script.replace("/model/current", f"{tmp_path}/current")
+    for _ in range(2):
+        done = subprocess.run(
+            [sh, option, here, *arguments],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"-m serving fetch models:/demo_reviews/7 {tmp_path}/current --precision int8\n"
 
 
 def test_the_token_is_a_file() -> None:

@@ -3,7 +3,8 @@
 {{- include "llambert.named" (list . (printf "bulk-%s" (include "llambert.bulk.spec" . | sha256sum | trunc 8))) -}}
 {{- end -}}
 
-{{/* Exit code 2 is the user's to mend and would come again: it ends the Job. An evicted pod costs no attempt. */}}
+{{/* Exit code 2 is the user's to mend and would come again: it ends the Job. Fetching is tried again, since MLflow may be
+     away for a while. An evicted pod costs no attempt. */}}
 {{- define "llambert.bulk.spec" -}}
 {{- $bulk := .Values.bulk -}}
 completionMode: Indexed
@@ -23,7 +24,7 @@ podFailurePolicy:
       onPodConditions:
         - {type: DisruptionTarget, status: "True"}
     - action: FailJob
-      onExitCodes: {operator: In, values: [2]}
+      onExitCodes: {containerName: label, operator: In, values: [2]}
 template:
   metadata:
     labels:
@@ -45,7 +46,7 @@ restartPolicy: Never
 containers:
   - name: label
     {{- include "llambert.container" (list . $image) | nindent 4 }}
-    command:
+    args:
       {{- include "llambert.bulk.command" (list $bulk (include "llambert.model.path" $model) .Values.config) | nindent 6 }}
     env:
       {{- include "llambert.env" . | nindent 6 }}

@@ -30,13 +30,19 @@ models:/{{ .name }}@{{ .alias }}
 {{- end }}
 {{- end -}}
 
-{{/* (list $ model image) */}}
+{{/* (list $ model image). A pod whose node restarts runs it again, over what it left. */}}
 {{- define "llambert.model.initContainers" -}}
 {{- $root := index . 0 }}{{ $model := index . 1 }}{{ $image := index . 2 -}}
 initContainers:
   - name: fetch
     {{- include "llambert.container" (list $root $image) | nindent 4 }}
-    command: [python, -m, serving, fetch, {{ include "llambert.model.uri" $model | quote }}, /model/current]
+    args:
+      - sh
+      - -c
+      - rm -rf /model/current && exec python -m serving fetch "$1" /model/current --precision "$2"
+      - fetch
+      - {{ include "llambert.model.uri" $model | quote }}
+      - {{ $root.Values.config.precision }}
     env:
       {{- include "llambert.env" $root | nindent 6 }}
       {{- include "llambert.model.mlflowEnv" (list $root $model) | nindent 6 }}

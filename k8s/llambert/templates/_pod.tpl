@@ -18,7 +18,8 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Image and rights of every container: (list $ image) */}}
+{{/* Image and rights of every container: (list $ image). Commands are given as `args`, so that the image's tini stays process
+     1 and passes SIGTERM on. */}}
 {{- define "llambert.container" -}}
 image: {{ include "llambert.image" . | quote }}
 imagePullPolicy: {{ (last .).pullPolicy }}

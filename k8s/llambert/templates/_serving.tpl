@@ -51,7 +51,7 @@ spec:
       containers:
         - name: serving
           {{- include "llambert.container" (list $root .image) | nindent 10 }}
-          command: [python, -m, serving, serve]
+          args: [python, -m, serving, serve]
           env:
             {{- include "llambert.env" $root | nindent 12 }}
             {{- include "llambert.serving.env" (list $root $model $polls) | nindent 12 }}
@@ -103,8 +103,12 @@ spec:
 {{- end }}
 - {name: LLAMBERT_PRECISION, value: {{ $config.precision }}}
 - {name: LLAMBERT_RUNTIME, value: {{ $config.runtime }}}
-{{- with int64 $config.threads }}
-- {name: LLAMBERT_THREADS, value: "{{ . }}"}
+{{- if $config.threads }}
+- {name: LLAMBERT_THREADS, value: "{{ int64 $config.threads }}"}
+{{- else if ($root.Values.resources.requests | default dict).cpu }}
+- name: LLAMBERT_THREADS
+  valueFrom:
+    resourceFieldRef: {resource: requests.cpu}  # rounded up; without it a pod would keep all of a large node busy
 {{- end }}
 - {name: LLAMBERT_MAX_BATCH_TOKENS, value: "{{ int64 $config.maxBatchTokens }}"}
 - {name: LLAMBERT_MAX_QUEUED_TOKENS, value: "{{ int64 $config.maxQueuedTokens }}"}
