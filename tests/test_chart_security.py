@@ -26,6 +26,8 @@ def violations(pod: Document) -> list[str]:
     found += [key for key, value in wanted.items() if security.get(key) != value]
     if spec.get("automountServiceAccountToken") is not False:
         found.append("automountServiceAccountToken")
+    if spec.get("enableServiceLinks") is not False:
+        found.append("enableServiceLinks")  # a Service called vllm would set VLLM_PORT, which vLLM reads
     for container in containers(pod):
         found += [f"{container['name']}: {words}" for words in _violations(container)]
     return found

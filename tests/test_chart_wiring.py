@@ -139,11 +139,13 @@ def test_tests_expect_the_version_of_each_track() -> None:
 
 @pytest.mark.parametrize(("load", "period"), [(1, 5), (5, 5), (121, 5), (600, 7)])
 def test_startup_has_the_time_that_the_model_needs(load: int, period: int) -> None:
-    probe = pod_of({"model": {"loadSeconds": load}, "probes": {"startupPeriodSeconds": period}})["containers"][0][
-        "startupProbe"
-    ]
+    times: Values = {"model": {"loadSeconds": load}, "probes": {"startupPeriodSeconds": period}}
+    container = pod_of(times)["containers"][0]
+    probe = container["startupProbe"]
     assert load <= probe["periodSeconds"] * probe["failureThreshold"] < load + period
     assert probe["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez", "a pod that is busy or loading must not be killed"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     vllm = pod_of(everything(vllm={"loadSeconds": load}), "rel-llambert-vllm")["containers"][0]["startupProbe"]
     assert load <= vllm["periodSeconds"] * vllm["failureThreshold"]
 
@@ -177,13 +179,8 @@ def test_fetching_again_replaces_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "python").chmod(0o755)
     here = script.replace("/model/current", f"{tmp_path}/current")
     for _ in range(2):
-        done = subprocess.run(
-            [sh, option, here, *arguments],
-            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        words, path = [sh, option, here, *arguments], {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(words, env=path, capture_output=True, text=True, check=True)
         assert done.stdout == f"-m serving fetch models:/demo_reviews/7 {tmp_path}/current --precision int8\n"
 
 

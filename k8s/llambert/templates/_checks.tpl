@@ -16,7 +16,8 @@
 {{- end -}}
 {{- with .Values.bulk -}}
 {{- if .enabled -}}
-{{- include "llambert.checks.model" (list $ "bulk.model" (include "llambert.over" (list $values.model .model) | fromYaml)) -}}
+{{- $model := include "llambert.over" (list $values.model .model) | fromYaml -}}
+{{- include "llambert.checks.model" (list $ "bulk.model" (set $model "pollSeconds" 0)) -}}{{/* workers fetch */}}
 {{- if not (and .input .output) -}}
 {{- fail "bulk.enabled needs bulk.input and bulk.output" -}}
 {{- end -}}
