@@ -62,6 +62,9 @@ def selectors(expression: str) -> list[Any]:
 def check(expression: str) -> None:
     vectors = selectors(expression)
     assert vectors, expression
+    for inner in re.findall(r"histogram_quantile\([^,]+, sum by \(([^)]*)\)", expression):
+        assert "le" in inner.split(", "), "a quantile needs its buckets"
+    assert expression.count("histogram_quantile(") == expression.count("_bucket{")
     for vector in vectors:
         assert vector.name in KNOWN, f"{vector.name} is no metric: {expression}"
         labels = {matcher.name for matcher in vector.matchers.matchers}

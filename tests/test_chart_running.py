@@ -100,6 +100,39 @@ def status(url: str, host: str) -> int:
 
 
 @pytest.mark.slow
+def test_the_service_starts_as_rendered_and_passes_helm_test(tmp_path: Path) -> None:
+    """Command line, variables and probes of the container, with a tiny model, in an empty environment."""
+    pytest.importorskip("serving.web.settings", reason="the service is not there yet")
+    import toy_model
+
+    (deployment,) = of_kind(documents({"model": {"source": "baked", "path": str(toy_model.exported())}}), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    env = {e["name"]: e.get("value", "2") for e in container["env"]}
+    env |= {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path / "bentoml")}
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, *container["args"][1:], "--port", str(port)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait(server, url + container["startupProbe"]["httpGet"]["path"])
+            assert status(url + container["livenessProbe"]["httpGet"]["path"], "10.1.2.3:3000") == 200
+            done = helm_test(url, "")
+            assert done.returncode == 0, done.stderr
+            assert helm_test(url, "99").returncode == 1
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def wait(server: subprocess.Popen[bytes], url: str) -> None:
+    """Until it answers, as a probe would ask."""
+    deadline = time.monotonic() + 120
+    while status(url, "10.1.2.3:5000") != 200 and time.monotonic() < deadline:
+        assert server.poll() is None
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
 def test_mlflow_starts_as_rendered_and_knows_its_names(tmp_path: Path) -> None:
     """Command line and variables of the container, with SQLite for PostgreSQL, in an empty environment."""
     docs = documents(merged(everything(), {"mlflow": {"allowedHosts": ["mlflow.example.org"]}}))
@@ -116,11 +149,7 @@ def test_mlflow_starts_as_rendered_and_knows_its_names(tmp_path: Path) -> None:
         command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
-            probe = container["readinessProbe"]["httpGet"]["path"]
-            deadline = time.monotonic() + 120
-            while status(url + probe, "10.1.2.3:5000") != 200 and time.monotonic() < deadline:
-                assert server.poll() is None
-                time.sleep(0.2)
+            wait(server, url + container["readinessProbe"]["httpGet"]["path"])
             search = f"{url}/api/2.0/mlflow/experiments/search?max_results=1"
             for host in (
                 "rel-llambert-mlflow:5000",

@@ -237,3 +237,13 @@ def test_what_cannot_work_is_refused_by_name(values: Values, keys: list[str]) ->
     with pytest.raises(helm.HelmRenderError) as error:
         documents(values)
     assert all(key in str(error.value) for key in keys), error.value
+
+
+def test_models_in_mlflow_outlive_the_release() -> None:
+    (claim,) = of_kind(documents(everything()), "PersistentVolumeClaim")
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    mlflow = named(documents(everything()), "Deployment", "rel-llambert-mlflow")["spec"]["template"]["spec"]
+    names = [v["persistentVolumeClaim"]["claimName"] for v in mlflow["volumes"] if "persistentVolumeClaim" in v]
+    assert names == [claim["metadata"]["name"]]
+    for storage in ({"existingClaim": "mine"}, {"destination": "s3://bucket"}):
+        assert of_kind(documents(everything(mlflow={"artifacts": storage})), "PersistentVolumeClaim") == []
