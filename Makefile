@@ -38,6 +38,10 @@ dag: setup  ## after a change of imports: stages depend on the code that they ru
 	llambert dag --code .
 	for study in studies/*/; do (cd $$study && llambert dag --code ../..); done
 
+.PHONY: chart
+chart: setup  ## dist/llambert-VERSION.tgz, after a strict lint with every values file
+	python k8s/package.py dist
+
 clean:  ## everything that a run made; the response store (.llambert) stays
 	rm -rf data/*.parquet data/*.json data/errors.csv models export labels report.html metrics plots
 
