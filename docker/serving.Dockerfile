@@ -1,10 +1,11 @@
 # llambert-serving: the labelling half on processors, without torch and without the training half.
-# Any Debian or Ubuntu will do as a base; where it has no python3, the distribution's is installed (3.11 or newer).
+# Any Debian or Ubuntu with Python 3.11 or newer will do as a base; what it lacks of python3 and tini is installed.
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS python
 # hadolint ignore=DL3008  # the base names the distribution; its security updates are wanted
-RUN command -v python3 || { apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3 \
+RUN command -v python3 || set -- python3; command -v tini || set -- "$@" tini; [ $# -eq 0 ] \
+    || { apt-get update && apt-get install --yes --no-install-recommends ca-certificates "$@" \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*; }
 RUN python3 -c 'import sys; sys.exit("python3 is older than 3.11" if sys.version_info < (3, 11) else 0)' \
     && groupadd --gid 10001 llambert \
@@ -40,6 +41,8 @@ USER 10001:10001
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:3000/readyz', timeout=4)"]
+# tini passes SIGTERM on: as process 1, Python ignores it wherever no handler is set
+ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "serving", "serve"]
 ARG VERSION=0.0.0
 ARG REVISION=unknown
