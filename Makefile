@@ -71,8 +71,10 @@ image-serving-gpu: base = $(GPU_BASE_IMAGE)
 image-pipeline image-pipeline-vllm: dockerfile = pipeline
 base = $(BASE_IMAGE)
 arg = $(if $(2),--build-arg $(1)=$(2))
+comma := ,
+secret = $(if $(2),--secret id=$(1)$(comma)src=$(2))
 image-serving image-serving-gpu image-pipeline image-pipeline-vllm: image-%:
 	docker build --file docker/$(dockerfile).Dockerfile --target $* --tag llambert-$*:$(TAG) \
 	  $(call arg,VERSION,$(VERSION)) $(call arg,REVISION,$(shell git rev-parse HEAD)) $(call arg,BASE_IMAGE,$(base)) \
-	  $(call arg,TORCH_INDEX_URL,$(TORCH_INDEX_URL)) $(if $(PIP_CONF),--secret id=pip_conf,src=$(PIP_CONF)) \
-	  $(if $(CA_CERT),--secret id=ca,src=$(CA_CERT)) $(BUILD_ARGS) .
+	  $(call arg,TORCH_INDEX_URL,$(TORCH_INDEX_URL)) \
+	  $(call secret,pip_conf,$(PIP_CONF)) $(call secret,ca,$(CA_CERT)) $(BUILD_ARGS) .

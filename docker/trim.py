@@ -49,8 +49,8 @@ UNUSED = {
     "hf_xet/*.so": "fast downloads from the Hugging Face hub; the service never speaks to it",
 }
 
-# libraries whose symbol tables (a sixth of them) are removed with binutils' strip. Not those that were changed after linking
-# (numpy.libs and others that auditwheel brought): strip makes them unloadable.
+# libraries whose symbol tables (a sixth of them) are removed with binutils' strip. Not those that were changed after
+# linking (numpy.libs and others that auditwheel brought): strip makes them unloadable.
 STRIPPED = ("pyarrow", "tokenizers", "aiohttp", "yaml", "multidict", "propcache", "frozenlist", "yarl", "watchfiles")
 
 # services of AWS whose descriptions are kept: the store itself, and those that hand out credentials
@@ -69,7 +69,7 @@ def unused(site: Path) -> dict[Path, str]:
         if not paths and (site / pattern.split("/")[0]).exists():
             sys.exit(f"error: nothing in {site} is named {pattern}: look what became of it and change {__file__}")
         found |= dict.fromkeys(paths, reason)
-    services = [path for path in (site / "botocore/data").iterdir() if path.is_dir() and path.name not in AWS]
+    services = [path for path in site.glob("botocore/data/*/") if path.is_dir() and path.name not in AWS]
     found |= dict.fromkeys(services, "a service of AWS that nothing here calls")
     return {path: reason for path, reason in found.items() if not found.keys() & set(path.parents)}
 
