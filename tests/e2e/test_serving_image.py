@@ -1,4 +1,4 @@
-"""The serving image, built and used as a user would: needs a docker engine and LLAMBERT_BASE_IMAGE (see docs/images.md).
+"""The serving image, built and used as a user would: needs a docker engine and LLAMBERT_BASE_IMAGE (docs/images.md).
 
 What `make` is to be given besides (PIP_CONF=..., BUILD_ARGS=...) goes into LLAMBERT_MAKE_IMAGES.
 """
@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
 import urllib.request
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy_bulk import contents, label, write_corpus
+from toy_bulk import ENVIRONMENT, contents, write_corpus
 from toy_model import LABELS, exported
 
 ROOT = Path(__file__).parents[2]
@@ -41,11 +42,13 @@ def image() -> str:
     return IMAGE
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that the image's user may write to."""
-    tmp_path.chmod(0o777)
-    return tmp_path
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the image's user may write to, with an exported model that it may read."""
+    place = tmp_path_factory.mktemp("place")
+    place.chmod(0o777)
+    shutil.copytree(exported(), place / "export").chmod(0o755)
+    return place
 
 
 def test_it_is_small_unprivileged_and_says_what_it_is(image: str) -> None:
@@ -67,11 +70,24 @@ print(openvino.Core().available_devices)"""
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_it_labels_as_it_does_outside(image: str, place: Path, runtime: str) -> None:
     write_corpus(place / "in.jsonl", 100)
-    assert label(place / "in.jsonl", place / "outside", "--runtime", runtime).returncode == 0
-    mounts = ["-v", f"{exported()}:/app/export:ro", "-v", f"{place}:{place}", "--network=none"]
-    command = ["python", "-m", "serving", "label", place / "in.jsonl", place / "inside", "--runtime", runtime]
-    docker("run", "--rm", *LOCKED_DOWN, *mounts, image, *command, "--shard-rows", 30)
-    assert contents(place / "inside") == contents(place / "outside")
+    label = ["-m", "serving", "label", place / "in.jsonl"]
+    options = ["--model", place / "export", "--runtime", runtime, "--shard-rows", "30"]
+    inside, outside = place / f"inside-{runtime}", place / f"outside-{runtime}"
+    subprocess.run([sys.executable, *label, outside, *options], env=ENVIRONMENT, check=True)
+    docker(
+        "run",
+        "--rm",
+        *LOCKED_DOWN,
+        "--network=none",
+        "-v",
+        f"{place}:{place}",
+        image,
+        "python",
+        *label,
+        inside,
+        *options,
+    )
+    assert contents(inside) == contents(outside)
 
 
 def test_a_mistake_is_one_message(image: str) -> None:
@@ -90,11 +106,11 @@ def test_stopping_takes_no_kill(image: str) -> None:
 
 
 @pytest.fixture
-def service(image: str) -> Iterator[str]:
+def service(image: str, place: Path) -> Iterator[str]:
     if not (ROOT / "serving/service.py").exists():
         pytest.skip("there is no service yet")
-    mounts = ["-v", f"{exported()}:/app/export:ro", "--network=host"]
-    name = docker("run", "--detach", *LOCKED_DOWN, *mounts, image).stdout.strip()
+    mount = f"{place / 'export'}:/app/export:ro"
+    name = docker("run", "--detach", *LOCKED_DOWN, "--network=host", "-v", mount, image).stdout.strip()
     yield name
     docker("rm", "--force", name)
 
