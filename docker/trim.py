@@ -10,6 +10,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 # pattern below site-packages: why nothing misses it
@@ -86,20 +87,23 @@ def size(path: Path) -> int:
 
 
 def main() -> None:
-    """Remove, and say what that saved."""
+    """Remove, and say what that saved of which packages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("site", type=Path)
     parser.add_argument("--plan", action="store_true")
     options = parser.parse_args()
-    before, saved = size(options.site), 0
+    before = size(options.site)
+    saved: Counter[str] = Counter()
     for path in unused(options.site):
-        saved += size(path)
+        saved[path.relative_to(options.site).parts[0]] += size(path)
         if not options.plan:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not options.plan:
         strip(options.site)
-        saved = before - size(options.site)
-    sys.stdout.write(f"{before / 1e6:.0f} MB, of which {saved / 1e6:.0f} MB {'can go' if options.plan else 'went'}\n")
+        saved["symbol tables"] = before - size(options.site) - saved.total()
+    for name, count in saved.most_common(10):
+        sys.stdout.write(f"{count / 1e6:6.1f} MB  {name}\n")
+    sys.stdout.write(f"{saved.total() / 1e6:6.1f} MB of {before / 1e6:.0f} {'can go' if options.plan else 'went'}\n")
 
 
 if __name__ == "__main__":
