@@ -59,9 +59,10 @@ RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --no-index 
 
 FROM python AS runtime
 # Work is done in a project directory that is mounted there, by `docker run --user "$(id -u)"` where it is a person's.
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp \
+# That user has no name here: USER tells those who ask for one.
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp USER=llambert \
     DVC_NO_ANALYTICS=true MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 HF_HUB_DISABLE_TELEMETRY=1 \
-    VLLM_NO_USAGE_STATS=1
+    VLLM_NO_USAGE_STATS=1 DVC_SITE_CACHE_DIR=/tmp/dvc
 RUN install --directory --owner=10001 --group=10001 /mlartifacts /project
 WORKDIR /project
 # A batch image has no health of its own; compose.yaml asks the MLflow server that it runs in this image.
