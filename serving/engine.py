@@ -8,7 +8,7 @@ machine.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -108,6 +108,22 @@ class Engine:
     def classify(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Probabilities [n, classes], calibrated by the model's temperature; each row sums to 1."""
         return softmax(self.logits(texts, advance) / np.float32(self._package.manifest.temperature))
+
+    def pieces(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.intp]]:
+        """Token ids of all pieces of texts, and the index of the text of each. Any thread may call this."""
+        return self._tokenize.pieces(texts)
+
+    def scores(self, batches: Iterable[Ids]) -> Iterator[Floats]:
+        """Raw scores [pieces, classes] of each batch of pieces, for a caller that makes up its own batches.
+
+        Batches are asked for as they are needed, and on a GPU one before the scores of the last are yielded.
+        """
+        return self._runtime.logits(batches)
+
+    def probabilities(self, scores: Floats, owners: NDArray[np.intp], texts: int) -> Floats:
+        """What `classify` gives for texts whose `pieces` have these scores [pieces, classes]."""
+        logits = mean_of_pieces(scores, owners, texts)
+        return softmax(logits / np.float32(self._package.manifest.temperature))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens that go through the model for each text, special ones included."""
