@@ -1,4 +1,4 @@
-"""The command line of the serving image: `python -m serving label`, `serve` and `fetch`. Knows no projects and no DVC."""
+"""The command line of the serving image: `python -m serving label`, `serve` and `fetch`. Knows no projects."""
 
 import logging
 import sys

@@ -68,7 +68,9 @@ class Service:
             self._intake.authorize(request)
             return await handler(request)
         except Refused as refused:
-            return _json(refused.body, refused.status, refused.headers)
+            # what may never end is not read to its end
+            endless = refused.status in (408, 413) or "transfer-encoding" in request.headers
+            return _json(refused.body, refused.status, refused.headers | ({"connection": "close"} if endless else {}))
         except Gone:
             self.keeper.metrics.gone.inc()
             return Response(status_code=_LEFT)

@@ -13,6 +13,7 @@ from serving.web.settings import Settings
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 _BODY_S = 60.0  # a client that sends more slowly than that holds memory for nothing
 _BODIES = 16  # of the greatest length, that may be in memory at once
+_PATIENCE = 4  # times the greatest length that is read, and thrown away, before the connection is closed
 _SHOWN = 80  # characters of a name that the client gave
 
 
@@ -62,10 +63,6 @@ class Intake:
             raise Refused(415, f"the body must be {media_type}", field="content-type")
         if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refused(415, "compressed bodies are not read: send it as it is", field="content-encoding")
-        limit = self._settings.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-            raise self._too_long()
         try:
             async with asyncio.timeout(_BODY_S):
                 return await self._read(request)
@@ -76,23 +73,23 @@ class Intake:
 
     async def _read(self, request: Request) -> bytes:
         parts: list[bytes] = []
-        length = 0
+        length, held, limit = 0, 0, self._settings.max_body_bytes
         try:
             async for part in request.stream():
-                parts.append(part)
                 length += len(part)
-                self._held += len(part)
-                if length > self._settings.max_body_bytes:
-                    raise self._too_long()
-                if self._held > _BODIES * self._settings.max_body_bytes:
+                if length <= limit:
+                    parts.append(part)
+                    held += len(part)
+                    self._held += len(part)
+                if self._held > _BODIES * limit:
                     raise Refused(503, "too many bodies are being sent: try again", headers={"retry-after": "1"})
+                if length > _PATIENCE * limit:
+                    break
+            if length > limit:  # said at the end: most clients listen only when they have sent everything
+                raise Refused(413, f"the body is longer than {limit} bytes", field="body", limit=limit)
             return b"".join(parts)
         finally:
-            self._held -= length
-
-    def _too_long(self) -> Refused:
-        limit = self._settings.max_body_bytes
-        return Refused(413, f"the body is longer than {limit} bytes", field="body", limit=limit)
+            self._held -= held
 
     def texts(self, body: bytes) -> list[str]:
         """The texts of a JSON body."""
