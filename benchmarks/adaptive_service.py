@@ -23,6 +23,10 @@ class Adaptive:
         labels = self.engine.labels
         rows = self.engine.classify(texts).tolist()
         return [
-            {"label": labels[row.index(max(row))], "confidence": max(row), "probabilities": dict(zip(labels, row))}
+            {
+                "label": labels[row.index(max(row))],
+                "confidence": max(row),
+                "probabilities": dict(zip(labels, row, strict=True)),
+            }
             for row in rows
         ]

@@ -2,9 +2,9 @@
 
     python benchmarks/load.py < plan.json
 
-The plan names host, port, path, headers, bodies (files), and either `clients` (each sends its next request when the last
-is answered) or `rate` (requests/s, whatever comes back, evenly or at random moments), and `seconds`. Out comes JSON:
-for each request its status, when it was sent, and how long the answer took.
+The plan names host, port, path, headers, bodies (files), and either `clients` (each sends its next request when the
+last is answered) or `rate` (requests/s, whatever comes back, evenly or at random moments), and `seconds`. Out comes
+JSON: for each request its status, when it was sent, and how long the answer took.
 """
 
 import asyncio

@@ -79,7 +79,8 @@ class Service:
         try:
             self.process.wait(40)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            for pid in [*self.workers(), self.process.pid]:
+                os.kill(pid, signal.SIGKILL)
             raise
 
 
@@ -98,9 +99,7 @@ def serving(model: Path | str, ready: bool = True, **environment: str) -> Iterat
              for name, value in environment.items()}  # fmt: skip
         command = [sys.executable, "-m", "serving", "serve", "--host", "127.0.0.1", "--port", str(port)]
         with log.open("wb") as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=file, env=os.environ | variables, start_new_session=True, cwd=temporary
-            )
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | variables, cwd=temporary)
         service = Service(port, process, log)
         try:
             if ready:
