@@ -38,7 +38,7 @@ class Service:
     def client(self, **options: object) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)  # type: ignore[arg-type]
 
-    def classify(self, texts: object, **headers: str) -> httpx.Response:
+    def classify(self, texts: object, **headers: str | bytes) -> httpx.Response:
         with self.client() as client:
             return client.post("/classify", json={"texts": texts}, headers=headers)
 
