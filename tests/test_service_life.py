@@ -206,9 +206,8 @@ def postgresql(place: Path) -> Iterator[str]:
     quiet = {"check": True, "capture_output": True, "cwd": place}
     subprocess.run([*prefix, "initdb", "-D", str(data), "-A", "trust", "-U", "llambert"], **quiet)
     options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
-    subprocess.run(
-        [*prefix, "pg_ctl", "-D", str(data), "-l", str(place / "log"), "-o", options, "-w", "start"], **quiet
-    )
+    control = [*prefix, "pg_ctl", "-D", str(data), "-l", str(place / "log"), "-w"]
+    subprocess.run([*control, "-o", options, "start"], **quiet)
     try:
         yield f"postgresql+psycopg://llambert@127.0.0.1:{port}/postgres"
     finally:
