@@ -111,7 +111,11 @@ def download(version: Version, directory: Path, precision: str | None = None) ->
     base = f"models:/{version.name}/{version.number}/artifacts/export"
 
     def get(file: str, place: Path) -> None:
-        _asked(lambda: mlflow.artifacts.download_artifacts(artifact_uri=f"{base}/{file}", dst_path=str(place)), base)
+        with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
+            uri = f"{base}/{file}"
+            # where below the directory it lies is a matter of MLflow's version
+            found = _asked(lambda: mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=temporary), uri)
+            Path(found).replace(place / file)
 
     _fetch(get, directory, precision)
 

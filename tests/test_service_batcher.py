@@ -80,7 +80,7 @@ def test_every_request_gets_what_the_engine_says(engine: Engine) -> None:
         await asyncio.gather(*(one(i * 3 % 80, 1 + i % 9) for i in range(60)))
 
     asyncio.run(everything())
-    assert batcher.idle
+    assert batcher.tokens == 0
     assert max(texts for texts, _ in heard.batches) > 1
     assert all(tokens <= 200 for _, tokens in heard.batches)
     batcher.close()
@@ -102,7 +102,7 @@ def test_what_nobody_waits_for_is_not_computed(engine: Engine) -> None:
             await ticket.done
 
     asyncio.run(leave_and_stay())
-    assert [texts for texts, _ in heard.batches] == [2]
+    assert sum(texts for texts, _ in heard.batches) == 2
     batcher.close()
 
 
@@ -121,5 +121,5 @@ def test_a_failure_reaches_those_who_wait_and_no_others(engine: Engine) -> None:
         )
 
     asyncio.run(fail_and_go_on())
-    assert batcher.idle
+    assert batcher.tokens == 0
     batcher.close()

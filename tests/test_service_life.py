@@ -114,7 +114,7 @@ def test_a_killed_worker_is_replaced_under_load() -> None:
 
 
 def test_sigterm_answers_what_has_begun() -> None:
-    with serving(exported(), MAX_TEXTS="4000") as service:
+    with serving(exported(), MAX_TEXTS="4000", MAX_QUEUED_TOKENS="9999999") as service:
         answers: list[httpx.Response] = []
 
         def ask() -> None:

@@ -8,12 +8,14 @@ import asyncio
 import logging
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client.core import GaugeMetricFamily
 
@@ -29,6 +31,7 @@ log = logging.getLogger("llambert")
 _RETRY_S = 5.0  # while there is no model at all
 _SHADOW_SHARE = 8  # the shadow's queue is this part of the other
 _SHADOW_REQUESTS = 100
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -85,7 +88,6 @@ class Keeper:
         self.metrics = Metrics(self.gauges)
         self._shadow: Served | None = None
         self._settings = settings
-        self._thread = ThreadPoolExecutor(1, "loading")
         self._tasks: set[asyncio.Task[None]] = set()
         self._stack = ExitStack()
 
@@ -104,7 +106,6 @@ class Keeper:
         for served in (self.current, self._shadow):
             if served:
                 await asyncio.to_thread(served.batcher.close)
-        self._thread.shutdown(wait=False, cancel_futures=True)
         self._stack.close()
 
     @property
@@ -162,12 +163,11 @@ class Keeper:
 
     async def _look(self, watch: _Watch, cache: Path) -> None:
         """Load what the name means now, unless it is there or was refused."""
-        loop = asyncio.get_running_loop()
         found: Version | None = None
         try:
-            found = await loop.run_in_executor(self._thread, find, watch.model)
+            found = await _on_thread(partial(find, watch.model))
             if found not in (watch.version, watch.refused):
-                watch.take(await loop.run_in_executor(self._thread, load, watch.model, found, self._settings, cache))
+                watch.take(await _on_thread(partial(load, watch.model, found, self._settings, cache)))
                 watch.version = found
             if found == watch.version:
                 watch.refused, watch.said = None, ""
@@ -233,3 +233,17 @@ class Keeper:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a task of the service failed. This is a bug.", exc_info=error)
+
+
+async def _on_thread(work: Callable[[], T]) -> T:
+    """On a thread that the end of the process does not wait for: a registry may take minutes to say no."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return await asyncio.wrap_future(future)
