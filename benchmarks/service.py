@@ -232,7 +232,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         bodies = _bodies(texts, Path(directory))
         for name in ("llambert", *(["adaptive"] if "adaptive" in parts else [])):
-            with target(name, arguments.model, bodies, arguments.queued) as running:
+            with target(name, arguments.model, bodies, 131_072) as running:
                 rows, capacity = throughput(running, before, arguments.seconds)
                 results["throughput"] += rows
                 _print(rows)
@@ -240,10 +240,11 @@ def main() -> None:
                     rows = latency(running, capacity, arguments.seconds)
                     results["latency"] += rows
                     _print(rows)
-                if "overload" in parts and name == "llambert":
-                    p99 = results["throughput"][1]["p99 ms"]
-                    results["overload"].append(overload(running, capacity, p99, arguments.overload_s))
-                    _print(results["overload"])
+        if "overload" in parts:
+            with target("llambert", arguments.model, bodies, arguments.queued) as running:
+                busy = running.load(1, arguments.seconds, clients=64)
+                results["overload"].append(overload(running, busy.rate(), busy.ms(99), arguments.overload_s))
+                _print(results["overload"])
     after = _engine_rate(arguments.model, texts)
     print(f"\nengine alone, at the end: {after:.1f} texts/s")
     rows = [{"part": part} | row for part, some in results.items() for row in some]

@@ -20,7 +20,7 @@ from serving.runtimes import Floats, Ids
 from serving.web.choosing import choose
 
 log = logging.getLogger("llambert")
-_BATCH_S = 0.05  # batches are kept this short where the engine is slow, so that requests can take turns
+_BATCH_S = 0.1  # batches are kept this short where the engine is slow, so that requests can take turns
 _MEMORY = 0.95  # of a batch's weight in the measured rate, for each batch since
 _YIELD_S = 0.02  # between looks at whether the preferred engine is idle
 

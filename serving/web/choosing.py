@@ -6,8 +6,10 @@ one batch are of similar length: those of other requests join the oldest one onl
 
 from collections.abc import Iterator, Sequence
 
-_AHEAD = 4  # batches whose worth of pieces is looked at
+_AHEAD = 8  # batches whose worth of pieces is looked at
 _MIN_FILL = 0.8  # real tokens of a batch, as a part of rows x longest row
+# Rows of a batch: runtimes prepare themselves for each shape that they have not seen, so let there be few.
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
 Place = tuple[int, int]  # request, piece
 
 
@@ -27,8 +29,11 @@ def choose(waiting: Sequence[Sequence[int]], max_tokens: int) -> list[Place]:
     lead = places[0]
     places.sort(key=lambda place: waiting[place[0]][place[1]])
     lengths = [waiting[request][piece] for request, piece in places]
-    low, high = _window(lengths, places.index(lead), max_tokens)
-    return places[low : high + 1]
+    first = places.index(lead)
+    low, high = _window(lengths, first, max_tokens)
+    rows = max(count for count in _ROWS if count <= high - low + 1)
+    high = max(first, low + rows - 1)  # fewer than fit: the longest are left out, but not the lead
+    return places[high - rows + 1 : high + 1]
 
 
 def _in_turns(waiting: Sequence[Sequence[int]], max_tokens: int) -> Iterator[Place]:
