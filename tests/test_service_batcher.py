@@ -28,7 +28,7 @@ def test_batches_hold_their_bounds_and_take_the_first(seed: int) -> None:
     assert (0, 0) in places
     assert len(set(places)) == len(places)
     assert len(taken) * max(taken) <= 4096
-    assert sum(taken) >= 0.8 * len(taken) * max(taken)
+    assert sum(taken) >= 0.6 * len(taken) * max(taken)
 
 
 def test_nothing_waits() -> None:

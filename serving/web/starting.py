@@ -10,6 +10,8 @@ from serving import registry
 from serving.models import open_directory
 from serving.web.settings import Settings
 
+_KEEP_ALIVE_S = 75  # longer than a load balancer's (60 s as a rule), so that it is not we who close a connection in use
+
 
 def start(host: str, port: int) -> None:
     """Check what can be checked, then become the supervisor.
