@@ -211,7 +211,7 @@ def postgresql(place: Path) -> Iterator[str]:
     try:
         yield f"postgresql+psycopg://llambert@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        subprocess.run([*control, "-m", "fast", "stop"], **quiet)
 
 
 class Registered:
