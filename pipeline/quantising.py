@@ -80,7 +80,7 @@ def _logits(path: Path, pieces: Pieces) -> Floats:
 
     logits = np.empty_like(pieces.logits)
     batches = batching.plan([len(ids) for ids in pieces.ids], _MAX_BATCH_TOKENS)
-    parts = OpenVino(path, pieces.pad_id, None).logits([pieces.ids[row] for row in rows] for rows in batches)
+    parts = OpenVino(path, pieces.pad_id, 0, None).logits([pieces.ids[row] for row in rows] for rows in batches)
     for rows, part in zip(batches, parts, strict=True):
         logits[rows] = part
     return logits

@@ -1,9 +1,10 @@
-"""The command line of the serving image: `python -m serving label INPUT OUTPUT`. Knows no projects, DVC or MLflow."""
+"""The command line of the serving image: `python -m serving label`, `serve` and `fetch`. Knows no projects."""
 
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from cyclopts import App, Parameter
 
@@ -13,7 +14,7 @@ from serving.options import Options
 
 app = App(
     name="python -m serving",
-    help="Label texts with an exported model.",
+    help="Label texts with an exported model, in bulk or over HTTP.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
@@ -41,6 +42,41 @@ def label(
     from serving import commands
 
     sys.stdout.write(commands.label(input, output, options) + "\n")
+
+
+@app.command
+def serve(*, host: str = "0.0.0.0", port: int = 3000) -> None:  # noqa: S104 - a container is reached from outside
+    """Answer over HTTP; LLAMBERT_MODEL and other variables say with what (docs/serve.md).
+
+    Parameters
+    ----------
+    host
+        Address to listen on.
+    port
+        Port of everything: page, texts, health, metrics.
+    """
+    from serving.web.starting import start
+
+    start(host, port)
+
+
+@app.command
+def fetch(model: str, directory: Path, *, precision: Literal["fp32", "int8", "fp16", "bf16"] | None = None) -> None:
+    """Put an exported model into DIRECTORY, checked against its hashes, whole or not at all.
+
+    Parameters
+    ----------
+    model
+        models:/NAME@ALIAS or models:/NAME/VERSION of the registry at MLFLOW_TRACKING_URI, or a directory.
+    directory
+        Where it goes; must not be there yet, or be empty.
+    precision
+        Only the files that this one needs.
+    """
+    from serving import registry
+
+    registry.fetch(model, directory, precision)
+    sys.stdout.write(f"{model} is in {directory}\n")
 
 
 def speaking(app: Callable[[], object]) -> None:

@@ -29,9 +29,15 @@ def plan(lengths: Sequence[int], max_batch_tokens: int) -> list[NDArray[np.intp]
     return batches
 
 
-def pad(rows: Sequence[NDArray[np.int64]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids and attention mask, both [rows, longest row], padded on the right."""
-    width = max(len(row) for row in rows)
+def pad(
+    rows: Sequence[NDArray[np.int64]], pad_id: int, step: int = 1, max_width: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids and attention mask, both [rows, width], padded on the right.
+
+    `width` is that of the longest row, or the next multiple of `step` if that is at most `max_width`.
+    """
+    longest = max(len(row) for row in rows)
+    width = max(longest, min(-(-longest // step) * step, max_width))
     ids = np.full((len(rows), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.int64)
     for i, row in enumerate(rows):

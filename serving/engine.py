@@ -9,10 +9,11 @@ machine.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from serving.batching import plan
 from serving.errors import UserError
 from serving.models import GOLDEN, TOKENIZER, Package, open_directory
 from serving.runtimes import Floats, Ids
-from serving.tokenizing import TextTokenizer
+from serving.tokenizing import TextTokenizer, mean_of_pieces
 
 log = logging.getLogger("llambert")
 _WINDOW = 4096  # texts that are tokenized and sorted together: padding is 1.2 % of IMDb then, 2.9 % with 1,024 texts
@@ -41,14 +42,16 @@ class Engine:
     >>> engine.classify(["a fine film"])  # float32 [1, classes], in the order of engine.labels
     """
 
-    def __init__(self, package: Package, *, threads: int | None = None, max_batch_tokens: int = 8192) -> None:
+    def __init__(
+        self, package: Package, *, threads: int | None = None, max_batch_tokens: int = 8192, few_shapes: bool = False
+    ) -> None:
         manifest = package.manifest
         self.labels = tuple(manifest.labels)
         self.model_hash = manifest.model_hash
         self.precision, self.runtime, self.golden = package.precision, package.runtime, package.golden
         self.tokens = 0  # real tokens that went through the model so far
         self._package = package
-        self._runtime = runtimes.load(package.runtime, package.graph, manifest, threads)
+        self._runtime = runtimes.load(package.runtime, package.graph, manifest, threads, few_shapes=few_shapes)
         self._batch_tokens = min(max_batch_tokens, self._runtime.batch_tokens)
         self._tokenize = TextTokenizer(package.directory / TOKENIZER, manifest.max_tokens, manifest.truncation)
 
@@ -61,6 +64,7 @@ class Engine:
         runtime: str = "auto",
         threads: int | None = None,
         max_batch_tokens: int = 8192,
+        few_shapes: bool = False,
         expect_labels: Sequence[str] | None = None,
     ) -> Self:
         """Check and load an exported model.
@@ -70,7 +74,8 @@ class Engine:
             precision: fp32, int8, fp16 or bf16.
             runtime: onnxruntime, openvino or torch; auto takes the fastest that is installed and proves itself.
             threads: of the matrix products; None takes all physical cores.
-            max_batch_tokens: bound on a batch, padding included.
+            max_batch_tokens: bound on a batch, padding included; smaller ones are made where they are faster.
+            few_shapes: for a caller that makes up its own batches, see `scores`.
             expect_labels: the labels in the caller's order.
 
         Raises:
@@ -83,20 +88,8 @@ class Engine:
                 f"the model in {directory} has the labels {labels}, in this order, but {list(expect_labels)} are "
                 "expected: train and export again, or restore task.labels"
             )
-        return cls._fastest(_choice(packages, runtime), threads, max_batch_tokens)
-
-    @classmethod
-    def _fastest(cls, packages: Sequence[Package], threads: int | None, max_batch_tokens: int) -> Self:
-        """The first that proves itself; the last one without a proof."""
-        for package in packages[:-1]:
-            try:
-                engine = cls(package, threads=threads, max_batch_tokens=max_batch_tokens)
-                engine.prove()
-            except UserError as error:
-                log.warning("%s; going on without %s", error, package.runtime)
-            else:
-                return engine
-        return cls(packages[-1], threads=threads, max_batch_tokens=max_batch_tokens)
+        load = partial(cls, threads=threads, max_batch_tokens=max_batch_tokens, few_shapes=few_shapes)
+        return _fastest(_choice(packages, runtime), load)
 
     def logits(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Raw scores [n, classes]. `advance` hears of the texts of each batch that is done."""
@@ -116,6 +109,22 @@ class Engine:
     def classify(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
         """Probabilities [n, classes], calibrated by the model's temperature; each row sums to 1."""
         return softmax(self.logits(texts, advance) / np.float32(self._package.manifest.temperature))
+
+    def pieces(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.intp]]:
+        """Token ids of all pieces of texts, and the index of the text of each. Any thread may call this."""
+        return self._tokenize.pieces(texts)
+
+    def scores(self, batches: Iterable[Ids]) -> Iterator[Floats]:
+        """Raw scores [pieces, classes] of each batch of pieces, for a caller that makes up its own batches.
+
+        Batches are asked for as they are needed, some of them before the scores of the first are yielded.
+        """
+        return self._runtime.logits(batches)
+
+    def probabilities(self, scores: Floats, owners: NDArray[np.intp], texts: int) -> Floats:
+        """What `classify` gives for texts whose `pieces` have these scores [pieces, classes]."""
+        logits = mean_of_pieces(scores, owners, texts)
+        return softmax(logits / np.float32(self._package.manifest.temperature))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens that go through the model for each text, special ones included."""
@@ -170,6 +179,22 @@ class _Batch(NamedTuple):
     owners: NDArray[np.intp]  # index of the text of each piece
     tokens: int  # real ones
     begun: int  # texts whose first piece is in it
+
+
+_E = TypeVar("_E", bound=Engine)
+
+
+def _fastest(packages: Sequence[Package], load: Callable[[Package], _E]) -> _E:
+    """The first that proves itself; the last one without a proof."""
+    for package in packages[:-1]:
+        try:
+            engine = load(package)
+            engine.prove()
+        except UserError as error:
+            log.warning("%s; going on without %s", error, package.runtime)
+        else:
+            return engine
+    return load(packages[-1])
 
 
 def _choice(packages: Sequence[Package], runtime: str) -> Sequence[Package]:

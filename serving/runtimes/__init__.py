@@ -36,7 +36,9 @@ def installed(name: RuntimeName) -> bool:
     return find_spec(name) is not None
 
 
-def load(name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None) -> Runtime:
+def load(
+    name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None, *, few_shapes: bool = False
+) -> Runtime:
     """Load a graph.
 
     Args:
@@ -44,6 +46,7 @@ def load(name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None
         graph: the file that `graph` names; others of the same stem stand beside it.
         manifest: the model's, for what a graph does not say of itself.
         threads: of the matrix products on a processor; None takes all physical cores.
+        few_shapes: batches are made of whatever comes, so round their widths more than is best for sorted ones.
 
     Raises:
         UserError: the library is missing or can't read the graph.
@@ -57,7 +60,7 @@ def load(name: RuntimeName, graph: Path, manifest: Manifest, threads: int | None
     if name == "openvino":
         from serving.runtimes import openvino_
 
-        return openvino_.load(graph, manifest, threads)
+        return openvino_.load(graph, manifest, threads, few_shapes)
     from serving.runtimes import onnxruntime_
 
     return onnxruntime_.load(graph, manifest, threads)
