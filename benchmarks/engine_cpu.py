@@ -6,7 +6,8 @@ All get the same texts and the same weights: a classifier of roberta-base's shap
 depend on them), cut at 512 tokens. `llambert-*` is the engine as `llambert label` runs it, from text to probabilities.
 Peers run as their users run them: transformers' `pipeline`, sentence-transformers (which sorts by length), the loop of
 the LlamBERT authors (batches of 16 in the order of the corpus, padded to the longest); in bf16, too, where the
-processor multiplies it faster than fp32. `kernel:NAME` is a bare runtime given our own tokens and sorted batches. Runs
+processor multiplies it faster than fp32; onnxruntime and OpenVINO on the same int8 graphs as ours, with their own
+settings and that loop's batches. `kernel:NAME` is a bare runtime given our own tokens and sorted batches. Runs
 alternate; the best of the repetitions counts, for other work on the machine only makes a run slower. `share` is the
 arithmetic of the real tokens over time, as a part of what this machine's own 2048 x 2048 matrix product reached
 between the runs, in fp32, or in int8 for int8.
@@ -27,6 +28,7 @@ from pipeline.artifacts import Json
 from pipeline.params import Export
 from serving import batching
 from serving.engine import Engine
+from serving.runtimes import CACHED_TOKENS, Ids
 from serving.tokenizing import TextTokenizer
 
 _RESULTS = Path(__file__).parent / "results" / "engine-cpu.json"
@@ -34,6 +36,7 @@ _IMDB = Path(__file__).parents[2] / "shared" / "data" / "imdb" / "test_dev.parqu
 _MAX_TOKENS = 512
 _SHAPES = {"mini": (384, 6, 12, 1536), "base": (768, 12, 12, 3072), "large": (1024, 24, 16, 4096)}
 Run = Callable[[list[str]], object]
+Compute = Callable[[Ids], object]  # of one batch
 
 
 def main() -> None:
@@ -120,25 +123,41 @@ def _engines(export: Path, model: Any) -> Iterator[tuple[str, Run]]:  # noqa: AN
     yield "llambert-int8", Engine.open(export, "int8").classify
     yield "llambert-int8-onnxruntime", Engine.open(export, "int8", runtime="onnxruntime").classify
     yield "llambert-fp32", Engine.open(export, "fp32").classify
-    yield "kernel:openvino-int8", _openvino(export)
+    yield "llambert-fp32-onnxruntime", Engine.open(export, "fp32", runtime="onnxruntime").classify
+    tokenize, openvino, onnxruntime = _tokenizer(export), _openvino(export), _onnxruntime(export)
+    yield "kernel:openvino-int8", lambda texts: _sorted(tokenize(texts), openvino)
+    yield "kernel:onnxruntime-int8", lambda texts: _sorted(tokenize(texts), onnxruntime)
+    yield "openvino-int8", lambda texts: _in_order(tokenize(texts), openvino)
+    yield "onnxruntime-int8", lambda texts: _in_order(tokenize(texts), onnxruntime)
     for dtype in ("fp32", "bf16") if machine.multiplies_bf16() else ("fp32",):
         yield f"transformers-pipeline-{dtype}", _pipeline(model, export, dtype)
         yield f"sentence-transformers-{dtype}", _sentence_transformers(model, export, dtype)
     yield "authors-loop-fp32", _authors_loop(model, export)
 
 
-def _openvino(export: Path) -> Run:
+def _openvino(export: Path) -> Compute:
     import openvino
 
     compiled = openvino.Core().compile_model(export / "int8.xml", "CPU")
-    tokenize = _tokenizer(export)
+    return lambda batch: compiled(batching.pad(batch, 1))
 
-    def run(texts: list[str]) -> None:
-        ids = tokenize(texts)
-        for rows in batching.plan([len(row) for row in ids], 8192):
-            compiled(batching.pad([ids[row] for row in rows], 1))
 
-    return run
+def _onnxruntime(export: Path) -> Compute:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(export / "int8.onnx")
+    names = [node.name for node in session.get_inputs()]
+    return lambda batch: session.run(None, dict(zip(names, batching.pad(batch, 1), strict=True)))
+
+
+def _sorted(ids: Ids, compute: Compute) -> None:
+    for rows in batching.plan([len(row) for row in ids], CACHED_TOKENS):
+        compute([ids[row] for row in rows])
+
+
+def _in_order(ids: Ids, compute: Compute) -> None:
+    for start in range(0, len(ids), 16):
+        compute(ids[start : start + 16])
 
 
 def _in(model: Any, dtype: str) -> Any:  # noqa: ANN401 - modules

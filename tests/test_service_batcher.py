@@ -60,7 +60,7 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine.open(exported(), "fp32", threads=1)
+    return Engine.open(exported(), "fp32", runtime="onnxruntime", threads=1)
 
 
 def test_every_request_gets_what_the_engine_says(engine: Engine) -> None:
