@@ -22,7 +22,7 @@ from pipeline.stages.export import _texts
 from serving.engine import Engine
 
 _RESULTS = Path(__file__).parent / "results"
-_RUNS = [("fp32", "onnxruntime"), ("int8", "onnxruntime"), ("int8", "openvino")]
+_RUNS = [("fp32", "onnxruntime"), ("fp32", "openvino"), ("int8", "onnxruntime"), ("int8", "openvino")]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -144,8 +144,36 @@ def label_shard(
     advance: Callable[[int], object] | None = None,
 ) -> Part:
     """Label one shard and publish it. Depends on its arguments alone, so any worker may do any shard, even twice."""
-    start, tokens = time.monotonic(), engine.tokens
-    table = labelled(rows, engine.classify([text for _, text in rows], advance), engine, min_confidence)
+    return publish(shard, rows, score(rows, engine, advance), engine, target, min_confidence, unusable)
+
+
+class Scored(NamedTuple):
+    """What the engine made of a shard."""
+
+    probabilities: Floats  # [rows, classes]
+    tokens: int  # real ones
+    seconds: float
+
+
+def score(rows: Sequence[Row], engine: Engine, advance: Callable[[int], object] | None = None) -> Scored:
+    """The first half of labelling a shard."""
+    start, before = time.monotonic(), engine.tokens
+    probabilities = engine.classify([text for _, text in rows], advance)
+    return Scored(probabilities, engine.tokens - before, time.monotonic() - start)
+
+
+def publish(
+    shard: int,
+    rows: Sequence[Row],
+    scored: Scored,
+    engine: Engine,
+    target: Target,
+    min_confidence: float,
+    unusable: Sequence[Unusable],
+) -> Part:
+    """The other half. Asks the engine for its name only: any thread may do it while the engine works on."""
+    start = time.monotonic()
+    table = labelled(rows, scored.probabilities, engine, min_confidence)
     data = _parquet(table)
     if unusable:
         target.write(unusable_name(shard), _parquet(pa.Table.from_pylist([asdict(u) for u in unusable], _UNUSABLE)))
@@ -159,10 +187,10 @@ def label_shard(
         min_confidence=min_confidence,
         file=hashlib.sha256(data).hexdigest(),
         rows=len(rows),
-        tokens=engine.tokens - tokens,
+        tokens=scored.tokens,
         abstained=sum(table["abstained"].to_pylist()),
         counts=_counts(engine.labels, table["label"].to_pylist()),
-        seconds=round(time.monotonic() - start, 3),
+        seconds=round(scored.seconds + time.monotonic() - start, 3),
         unusable=len(unusable),
     )
     _write(target, sidecar_name(shard), part)

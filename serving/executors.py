@@ -5,7 +5,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -60,17 +60,17 @@ def threads(workers: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
-def here(engine: Engine, target: Target, min_confidence: float, advance: Callable[[int], object]) -> Submit:
-    """Label in this process; `advance` hears of each batch."""
+@contextmanager
+def here(engine: Engine, target: Target, min_confidence: float, advance: Callable[[int], object]) -> Iterator[Submit]:
+    """Label in this process, and publish on a thread while the next shard is labelled. `advance` hears of batches."""
+    with ThreadPoolExecutor(1, "publish") as pool:
 
-    def submit(shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Future[Part]:
-        future: Future[Part] = Future()
-        part = bulk.label_shard(shard, rows, engine, target, min_confidence, unusable, advance)
-        advance(len(unusable))
-        future.set_result(part)
-        return future
+        def submit(shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Future[Part]:
+            scored = bulk.score(rows, engine, advance)
+            advance(len(unusable))
+            return pool.submit(bulk.publish, shard, rows, scored, engine, target, min_confidence, unusable)
 
-    return submit
+        yield submit
 
 
 def open_executor(name: str, task: Task, workers: int) -> AbstractContextManager[Submit]:

@@ -1,8 +1,11 @@
 """A job run by this process or by workers that it starts: finds the shards that are missing and hands them out."""
 
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -19,6 +22,8 @@ from serving.targets import Target, open_target
 
 _AT_ONCE = 16  # sidecars that are read at the same time
 _AHEAD = 2  # shards for each worker: one in work, one waiting
+_Shard = tuple[list[bulk.Row], list[Unusable], Part | None]
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -85,6 +90,15 @@ def _manifest_fits(target: Target, tally: Tally) -> bool:
     return manifest.parts == {bulk.part_name(shard): file for shard, file in tally.files.items()}
 
 
+def _ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """The same items; each is made on a thread while the one before is used."""
+    with ThreadPoolExecutor(1, "read") as pool:
+        following = pool.submit(list, islice(items, 1))
+        while made := following.result():
+            following = pool.submit(list, islice(items, 1))
+            yield made[0]
+
+
 class _Run:
     """Finds the shards that are missing and hands them out; starts workers with the first of them."""
 
@@ -97,15 +111,12 @@ class _Run:
 
     def drive(self) -> int:
         """See to all shards that are this process's; return how many there are in all."""
-        job, there, count = self._job, set(self._target.names()), 0
-        for shard, records in shards(job.input, "", job.shard_rows, self._settings.mine):
+        count = 0
+        for shard, mine in _ahead(self._looked_at()):
             count = shard + 1
-            if records is None:
+            if mine is None:
                 continue
-            rows, unusable = judged(records, job)
-            part = None
-            if bulk.sidecar_name(shard) in there and (not unusable or bulk.unusable_name(shard) in there):
-                part = bulk.finished(shard, rows, job.labeller, self._target, len(unusable))
+            rows, unusable, part = mine
             if part is None:
                 self._hand_out(shard, rows, unusable)
             else:
@@ -113,6 +124,19 @@ class _Run:
                 self._count(part)
         self._collect(wait(self._pending).done)
         return count
+
+    def _looked_at(self) -> Iterator[tuple[int, _Shard | None]]:
+        """All shards; of those of this process what is in them, and their sidecar if they are done."""
+        job, there = self._job, set(self._target.names())
+        for shard, records in shards(job.input, "", job.shard_rows, self._settings.mine):
+            if records is None:
+                yield shard, None
+                continue
+            rows, unusable = judged(records, job)
+            part = None
+            if bulk.sidecar_name(shard) in there and (not unusable or bulk.unusable_name(shard) in there):
+                part = bulk.finished(shard, rows, job.labeller, self._target, len(unusable))
+            yield shard, (rows, unusable, part)
 
     def _hand_out(self, shard: int, rows: list[bulk.Row], unusable: list[Unusable]) -> None:
         if self._advance is None:
@@ -131,7 +155,9 @@ class _Run:
             progress("label", total, unit="rows", done=done.rows + done.unusable)
         )
         if settings.in_process and self._engine is not None:
-            self._submit = executors.here(self._engine, self._target, job.min_confidence, advance)
+            self._submit = self._stack.enter_context(
+                executors.here(self._engine, self._target, job.min_confidence, advance)
+            )
             return
         self._engine = None
         task = executors.Task(
