@@ -18,8 +18,10 @@ UNUSED = {
     "openvino/libs/libopenvino_intel_gpu_plugin.so": "serving.runtimes compiles for the CPU only",
     "openvino/libs/cache.json": "the GPU plugin's",
     "openvino/libs/libopenvino_intel_npu_plugin.so": "serving.runtimes compiles for the CPU only",
-    "openvino/libs/libopenvino_onnx_frontend.so.*": "graphs are read as OpenVINO's own IR",
-    "openvino/libs/libopenvino_tensorflow_frontend.so.*": "as above",
+    "openvino/libs/libopenvino_auto*_plugin.so": "as above; these choose among devices",
+    "openvino/libs/libopenvino_hetero_plugin.so": "as above; this one divides a graph among devices",
+    "openvino/libs/libopenvino_c.so.*": "for C programs",
+    "openvino/libs/libopenvino_tensorflow_frontend.so.*": "graphs are OpenVINO's own IR (int8) or ONNX (fp32)",
     "openvino/libs/libopenvino_tensorflow_lite_frontend.so.*": "as above",
     "openvino/libs/libopenvino_pytorch_frontend.so.*": "as above",
     "openvino/libs/libopenvino_paddle_frontend.so.*": "as above",
@@ -44,6 +46,12 @@ UNUSED = {
     "numpy/distutils": "builds extensions",
     "numpy/_core/include": "C headers",
     "numpy/**/*.a": "static libraries",
+    "mlflow/assistant": "MLflow's help for coding assistants",
+    "mlflow/server": "MLflow's server; here are its clients only",
+    "onnxruntime/tools": "tools that convert graphs and look into them",
+    "bentoml/_internal/server/static_content/*.*": "BentoML's page of an API; serving.web has one of its own",
+    "pygments/lexers/[a-oq-z]*.py": "colours for other languages than Python, whose tracebacks rich may colour",
+    "pygments/lexers/_*_builtins.py": "as above",
     "tornado/test": "tests",
     "cryptography/hazmat/bindings/_rust.*.so": "keys of accounts at Google (google-auth) and of MLflow's own gateway",
     "*/**/*.pyi": "types for editors",
@@ -52,7 +60,9 @@ UNUSED = {
 
 # libraries whose symbol tables (a sixth of them) are removed with binutils' strip. Not those that were changed after
 # linking (numpy.libs and others that auditwheel brought): strip makes them unloadable.
-STRIPPED = ("pyarrow", "tokenizers", "aiohttp", "yaml", "multidict", "propcache", "frozenlist", "yarl", "watchfiles")
+STRIPPED = (
+    "pyarrow", "tokenizers", "aiohttp", "yaml", "multidict", "propcache", "frozenlist", "yarl", "watchfiles", "wrapt",
+)  # fmt: skip
 
 # services of AWS whose descriptions are kept: the store itself, and those that hand out credentials
 AWS = {"s3", "sts", "sso", "sso-oidc", "signin"}

