@@ -234,7 +234,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; a UserError becomes one message and exit code 2."""
+    """Run the command line; a UserError becomes one message and its exit code."""
     speaking(app)
 
 

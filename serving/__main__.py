@@ -8,6 +8,7 @@ from typing import Literal
 
 from cyclopts import App, Parameter
 
+from serving import reaching
 from serving.errors import UserError
 from serving.files import unwritable
 from serving.options import Options
@@ -69,7 +70,7 @@ def fetch(model: str, directory: Path, *, precision: Literal["fp32", "int8", "fp
     model
         models:/NAME@ALIAS or models:/NAME/VERSION of the registry at MLFLOW_TRACKING_URI, or a directory.
     directory
-        Where it goes; must not be there yet, or be empty.
+        Where it goes; must not be there yet, be empty, or hold this model already.
     precision
         Only the files that this one needs.
     """
@@ -80,23 +81,31 @@ def fetch(model: str, directory: Path, *, precision: Literal["fp32", "int8", "fp
 
 
 def speaking(app: Callable[[], object]) -> None:
-    """Run a command line; a UserError becomes one message and exit code 2."""
+    """Run a command line; a UserError becomes one message and its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("llambert").setLevel(logging.INFO)
     try:
         app()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except OSError as error:
-        refused = unwritable(error, Path(error.filename or "."))
+        sys.exit(error.exit_code)
+    except reaching.errors() as error:
+        refused = _refusal(error)
         if refused is None:
             raise
         sys.stderr.write(f"error: {refused}\n")
-        sys.exit(2)
+        sys.exit(refused.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command again to go on\n")
         sys.exit(130)
+
+
+def _refusal(error: Exception) -> UserError | None:
+    """What the machine or the network refuses anywhere; None if the error is of another kind."""
+    name = getattr(error, "filename", None)
+    if reaching.passing(error):
+        return reaching.unreached(str(name or "a file or service that is needed"), error)
+    return unwritable(error, Path(name or ".")) if isinstance(error, OSError) else None
 
 
 if __name__ == "__main__":

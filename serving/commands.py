@@ -34,9 +34,9 @@ def label(input: str | None, output: str | None, options: Options) -> str:
 
 def make_settings(place: str, output: str, options: Options) -> Settings:
     """Check the options and put them together."""
-    for name in ("workers", "shard_rows", "max_batch_tokens", "max_chars"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be 1 or more (got {getattr(options, name)})")
+    for name in ("workers", "threads", "shard_rows", "max_batch_tokens", "max_chars"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be 1 or more (got {value})")
     if not 0 <= options.min_confidence <= 1:
         raise UserError(f"--min-confidence must be between 0 and 1 (got {options.min_confidence})")
     index, of = _share(options)
@@ -57,6 +57,7 @@ def make_settings(place: str, output: str, options: Options) -> Settings:
         max_batch_tokens=options.max_batch_tokens,
         max_chars=options.max_chars,
         workers=options.workers,
+        threads=options.threads,
         executor=options.executor,
         index=index,
         of=of,

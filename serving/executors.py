@@ -13,7 +13,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from serving import bulk
+from serving import bulk, cores
 from serving.engine import Engine
 from serving.errors import UserError
 from serving.precisions import PrecisionName, RuntimeName
@@ -34,6 +34,7 @@ class Task:
     max_batch_tokens: int
     output: str
     min_confidence: float
+    threads: int | None  # of all workers of a machine together
 
 
 class Worker:
@@ -53,11 +54,6 @@ class Worker:
     def label(self, shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Part:
         """Label one shard and publish it."""
         return bulk.label_shard(shard, rows, self._engine, self._target, self._task.min_confidence, unusable)
-
-
-def threads(workers: int) -> int:
-    """Threads of each of so many workers on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 @contextmanager
@@ -86,7 +82,10 @@ def processes(task: Task, workers: int) -> Iterator[Submit]:
         UserError: one of them died; the others are stopped.
     """
     pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(task, threads(workers))
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_start,
+        initargs=(task, cores.threads(task.threads, workers)),
     )
     try:
         yield lambda shard, rows, unusable: pool.submit(_label, shard, rows, unusable)
@@ -99,7 +98,7 @@ def processes(task: Task, workers: int) -> Iterator[Submit]:
 _worker: Worker | None = None  # of a worker process
 
 
-def _start(task: Task, threads: int) -> None:
+def _start(task: Task, threads: int | None) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -134,9 +133,9 @@ def on_ray(task: Task, workers: int) -> Iterator[Submit]:
     ray.init(log_to_driver=False, include_dashboard=False if "RAY_ADDRESS" not in os.environ else None)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
-        cores = max(1, int(resources.get("CPU", 1)) // workers)
-        actor = ray.remote(num_cpus=cores, num_gpus=int(task.runtime == "torch"), max_restarts=1)(Worker)
-        actors = [actor.remote(task, cores) for _ in range(workers)]
+        share = max(1, int(resources.get("CPU", 1)) // workers)
+        actor = ray.remote(num_cpus=share, num_gpus=int(task.runtime == "torch"), max_restarts=1)(Worker)
+        actors = [actor.remote(task, share) for _ in range(workers)]
         yield _least_busy(actors)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from None

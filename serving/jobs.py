@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from serving import bulk, corpus, executors
+from serving import bulk, cores, corpus
 from serving.bulk import Labeller
 from serving.engine import Engine
 from serving.errors import UserError
@@ -58,6 +58,7 @@ class Settings:
     max_batch_tokens: int = 8192
     max_chars: int = 100_000
     workers: int = 1
+    threads: int | None = None  # of all workers together
     executor: Literal["local", "ray"] = "local"
     index: int = 0
     of: int = 1
@@ -85,7 +86,7 @@ def claim(settings: Settings, target: Target) -> tuple[Job, Engine]:
         settings.model,
         settings.precision,
         runtime=runtime,
-        threads=executors.threads(settings.workers) if settings.workers > 1 else None,
+        threads=cores.threads(settings.threads, settings.workers),
         max_batch_tokens=settings.max_batch_tokens,
     )
     engine.prove()

@@ -161,7 +161,13 @@ class _Run:
             return
         self._engine = None
         task = executors.Task(
-            settings.model, job.precision, job.runtime, settings.max_batch_tokens, settings.output, job.min_confidence
+            settings.model,
+            job.precision,
+            job.runtime,
+            settings.max_batch_tokens,
+            settings.output,
+            job.min_confidence,
+            settings.threads,
         )
         self._submit = self._stack.enter_context(executors.open_executor(settings.executor, task, settings.workers))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, Literal, TextIO, cast
 
+from serving import reaching
 from serving.errors import UserError
 from serving.records import setting
 from serving.schemas import Frozen
@@ -73,10 +74,15 @@ def locate(source: Source, key: str) -> Located:
         if source.format == "hf" or _is_dataset(fs, path, source):
             return Located("hf", [])
         base, paths = _paths(fs, path)
+        if not paths:
+            _reach(fs, path)
     except (ImportError, ValueError) as error:
         raise UserError(f"{setting(key, 'path')}: {source.path} can't be opened: {error}") from error
-    except OSError as error:
-        raise UserError(f"{setting(key, 'path')}: {source.path} can't be opened: {error.strerror or error}") from error
+    except reaching.errors() as error:
+        if reaching.passing(error):
+            raise reaching.unreached(source.path, error) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{setting(key, 'path')}: {source.path} can't be opened: {reason}") from error
     if not paths:
         raise UserError(f"{setting(key, 'path')}: nothing stands at {source.path} (seen from {os.getcwd()})")
     kind = _format(paths, source, key)
@@ -97,6 +103,15 @@ def _paths(fs: Any, path: str) -> tuple[str, list[str]]:  # noqa: ANN401 - fsspe
     if fs.isfile(path):
         return os.path.dirname(path), [path]
     return folder, [file for file in fs.glob(path) if fs.isfile(file) and not _hidden(file)]
+
+
+def _reach(fs: Any, path: str) -> None:  # noqa: ANN401 - fsspec is untyped
+    """Raise what is in the way, if anything: asked whether a path is there, fsspec says no to a broken network, too."""
+    try:
+        fs.info(path)
+    except reaching.errors() as error:
+        if reaching.passing(error):
+            raise
 
 
 def _hidden(path: str) -> bool:

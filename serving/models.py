@@ -1,6 +1,7 @@
 """An exported model is a directory: manifest.json, tokenizer.json, golden.parquet and graphs.
 
-There is a graph for each precision and runtime; a server's copy needs the files of its own only.
+There is a graph for each precision and runtime; a server's copy needs the files of its own only. What was fetched
+from a registry has registered.json as well, which says under what name.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from serving.precisions import PRECISIONS, PrecisionName, RuntimeName
 from serving.schemas import Manifest
 
 MANIFEST, TOKENIZER, GOLDEN = "manifest.json", "tokenizer.json", "golden.parquet"
+REGISTERED = "registered.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,21 @@
 """The options of `label INPUT OUTPUT`, for the command lines of both halves. Imports nothing heavy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
+from serving.cores import THREADS
 from serving.errors import UserError
 
 INDEX, OF = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"  # environment of a Kubernetes Indexed Job
+
+
+def _number(_: object, tokens: Sequence[Token]) -> int | None:
+    """A variable that is empty counts as not set, as in the service."""
+    return int(tokens[0].value) if tokens[0].value else None
 
 
 @Parameter(name="*")
@@ -44,6 +51,8 @@ class Options:
         Of a Hugging Face dataset directory.
     workers
         Processes (or Ray actors) that share the cores.
+    threads
+        Of the matrix products, of all workers of a machine together; as many as the process may use if not given.
     executor
         local: this machine; ray: the cluster of RAY_ADDRESS, or a local one.
     index
@@ -75,6 +84,7 @@ class Options:
     format: Literal["auto", "csv", "jsonl", "parquet", "text", "hf"] = "auto"
     split: str | None = None
     workers: int = 1
+    threads: Annotated[int | None, Parameter(env_var=THREADS, converter=_number)] = None
     executor: Literal["local", "ray"] = "local"
     index: Annotated[int | None, Parameter(env_var=INDEX)] = None
     of: Annotated[int | None, Parameter(env_var=OF)] = None

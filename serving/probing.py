@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving import bulk, corpus, executors
+from serving import bulk, corpus
 from serving.bulk import Labeller
 from serving.engine import Engine
 from serving.errors import UserError
@@ -44,7 +44,7 @@ def plan(settings: Settings, price_per_hour: float) -> str:
         settings.model,
         settings.precision,
         runtime=settings.runtime,
-        threads=executors.threads(settings.workers) if settings.workers > 1 else None,
+        threads=cores.threads(settings.threads, settings.workers),
         max_batch_tokens=settings.max_batch_tokens,
     )
     engine.prove()

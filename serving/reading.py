@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serving import reaching
 from serving.errors import UserError
 from serving.locating import File, GoldSource, Source, locate
 from serving.records import Columns, Reason, Record, setting
@@ -50,7 +51,9 @@ def _stream(source: Source, key: str, needed: Needed) -> Iterator[Record | None]
                 there += 1
                 row = record.row if record else row
                 yield record
-        except _UNREADABLE as error:
+        except (*_UNREADABLE, *reaching.errors()) as error:
+            if reaching.passing(error):
+                raise reaching.unreached(file.name, error) from error
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{file.name} can't be read after row {row}: {reason}: mend it or take it away") from error
         before += there
@@ -194,7 +197,9 @@ def _parquet(file: File, columns: Columns, needed: Needed) -> Iterator[Record | 
                 for row, values in enumerate(_rows(batches), start=first):
                     yield columns.record(file.name, row, values)
             except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:  # the disk's or network's, not the file's
+                if reaching.passing(error) or (
+                    isinstance(error, OSError) and error.errno is not None
+                ):  # the disk's or network's, not the file's
                     raise
                 fault = f"{Reason.ROW_GROUP} {group + 1}: {' '.join(str(error).split())}"
                 yield from (Record(file.name, lost, None, None, fault=fault) for lost in range(row + 1, end + 1))

@@ -12,21 +12,19 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
-from serving.errors import UserError
-from serving.models import GOLDEN, MANIFEST, TOKENIZER, open_directory
-from serving.schemas import Manifest
+from serving.errors import Unreachable, UserError
+from serving.files import replacing
+from serving.models import GOLDEN, MANIFEST, REGISTERED, TOKENIZER, open_directory
+from serving.schemas import Manifest, Registered
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
-
-
-class Unreachable(UserError):  # noqa: N818 - as in "the registry is unreachable"
-    """The registry does not answer, or not now: worth another try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +86,20 @@ def resolve(reference: Reference) -> Version:
 def fetch(model: str, directory: Path, precision: str | None = None) -> None:
     """Put an exported model, from a registry or another directory, into `directory`: checked, whole or not at all.
 
+    Where it is there already only its manifest is fetched, to see that it is.
+
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a directory.
-        directory: must not be there yet.
+        directory: must not be there yet, be empty, or hold exactly this model.
         precision: only the files of this one; None takes all.
 
     Raises:
-        UserError: there is no such model, it is not intact, or `directory` is there already.
+        UserError: there is no such model, it is not intact, or `directory` holds something else.
     """
-    reference = parse(model)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory} is there already: remove it, or name another directory")
-    if reference is None:
-        _fetch(lambda file, place: _copied(Path(model) / file, place), directory, precision)
-    else:
+    if reference := parse(model):
         download(resolve(reference), directory, precision)
+    else:
+        _fetch(lambda file, place: _copied(Path(model) / file, place), directory, precision, registered(Path(model)))
 
 
 def download(version: Version, directory: Path, precision: str | None = None) -> None:
@@ -117,29 +114,92 @@ def download(version: Version, directory: Path, precision: str | None = None) ->
             found = _asked(lambda: mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=temporary), uri)
             Path(found).replace(place / file)
 
-    _fetch(get, directory, precision)
+    _fetch(get, directory, precision, version)
 
 
-def _fetch(get: Callable[[str, Path], None], directory: Path, precision: str | None) -> None:
+def registered(directory: Path) -> Version | None:
+    """As what a fetched model is registered; None where it isn't, or where another manifest lies there by now."""
+    try:
+        said = Registered.model_validate_json((directory / REGISTERED).read_bytes())
+        manifest = Manifest.model_validate_json((directory / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+    if said.model_hash != manifest.model_hash:
+        return None
+    return Version(said.name, said.version, said.model_hash, said.metrics)
+
+
+def _fetch(get: Callable[[str, Path], None], directory: Path, precision: str | None, version: Version | None) -> None:
     """Get the manifest, then the files that it names, beside `directory`; check them; rename."""
     directory = directory.absolute()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        _found(get, directory, precision)
+        _note(directory, version)
+        return
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
         place = Path(temporary) / "model"
         place.mkdir()
         get(MANIFEST, place)
         manifest = _manifest(place)
-        kept = {name: runtimes for name, runtimes in manifest.precisions.items() if precision in (None, name)}
-        files = {TOKENIZER, GOLDEN} | {file for r in kept.values() for graph in r.values() for file in graph.files}
-        for file in sorted(files):
-            if Path(file).name != file:  # a manifest is data: it may not name files elsewhere
-                raise UserError(f"the manifest names the file '{file}', which is not in the model's directory")
+        for file in _files(manifest, precision):
             get(file, place)
-        for name in kept or [str(precision)]:
-            open_directory(place, name)
+        _intact(place, manifest, precision)
+        _note(place, version)
         if directory.is_dir():
             directory.rmdir()
         place.rename(directory)
+
+
+def _found(get: Callable[[str, Path], None], directory: Path, precision: str | None) -> None:
+    """Check that `directory` holds exactly the model that would be fetched, with all its files."""
+    refused = UserError(f"{directory} is there already, and is another model or none: remove it, or name another")
+    if not (directory / MANIFEST).is_file():
+        raise refused
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) / "model"
+        place.mkdir()
+        get(MANIFEST, place)
+        wanted = _manifest(place)
+    try:
+        if _manifest(directory) != wanted or not all((directory / f).is_file() for f in _files(wanted, precision)):
+            raise refused
+        _intact(directory, wanted, precision)
+    except UserError as error:
+        raise refused from error
+
+
+def _intact(directory: Path, manifest: Manifest, precision: str | None) -> None:
+    for name in [precision] if precision else manifest.precisions:
+        open_directory(directory, name)
+
+
+def _files(manifest: Manifest, precision: str | None) -> list[str]:
+    """What the manifest names for a precision, or for all.
+
+    Raises:
+        UserError: it names a file elsewhere; a manifest is data.
+    """
+    kept = [entry for name, entry in manifest.precisions.items() if precision in (None, name)]
+    files = sorted({TOKENIZER, GOLDEN} | {file for entry in kept for graph in entry.values() for file in graph.files})
+    for file in files:
+        if Path(file).name != file:
+            raise UserError(f"the manifest names the file '{file}', which is not in the model's directory")
+    return files
+
+
+def _note(directory: Path, version: Version | None) -> None:
+    """Write down what the model is called in the registry, for a service that is given the directory."""
+    if version is None or version == registered(directory):
+        return
+    said = Registered(
+        name=version.name,
+        version=version.number,
+        model_hash=_manifest(directory).model_hash,
+        metrics={name: value for name, value in version.metrics.items() if isfinite(value)},  # JSON has no others
+    )
+    with replacing(directory / REGISTERED) as temporary:
+        temporary.write_text(said.model_dump_json(indent=2) + "\n")
 
 
 def _manifest(place: Path) -> Manifest:

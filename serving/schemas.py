@@ -58,6 +58,15 @@ class Manifest(Frozen):
         return self
 
 
+class Registered(Frozen):
+    """Under what name a model was fetched from a registry."""
+
+    name: str
+    version: str
+    model_hash: Sha256  # of the manifest beside it
+    metrics: dict[str, float]  # of its run
+
+
 class Part(Frozen):
     """A labelled shard: what went in, what gave the labels, what came out. Beside it as `part-<shard>.json`."""
 

@@ -1,9 +1,11 @@
 """Where labels go: a directory, or any fsspec URL. A file is there whole or not at all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from serving import reaching
 from serving.errors import UserError
 from serving.files import replacing, sweep, unwritable
 
@@ -71,35 +73,51 @@ class Bucket:
     def names(self) -> list[str]:  # noqa: D102
         self._fs.invalidate_cache()  # others write, too
         try:
-            found = self._fs.ls(self._path, detail=True)
+            with self._reached():
+                found = self._fs.ls(self._path, detail=True)
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise self._refused(error) from error
         return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
 
     def read(self, name: str) -> bytes:  # noqa: D102
-        data: bytes = self._fs.cat_file(f"{self._path}/{name}")
+        with self._reached():
+            data: bytes = self._fs.cat_file(f"{self._path}/{name}")
         return data
 
     def write(self, name: str, data: bytes) -> None:  # noqa: D102
         try:
-            self._fs.makedirs(self._path, exist_ok=True)
-            self._fs.pipe_file(f"{self._path}/{name}", data)
-        except OSError as error:
+            with self._reached():
+                self._fs.makedirs(self._path, exist_ok=True)
+                self._fs.pipe_file(f"{self._path}/{name}", data)
+        except FileNotFoundError as error:  # a bucket can't be made by the way
             raise self._refused(error) from error
 
     def remove(self, names: Iterable[str]) -> None:  # noqa: D102
         for name in names:
-            if self._fs.exists(f"{self._path}/{name}"):
-                self._fs.rm_file(f"{self._path}/{name}")
+            with self._reached():
+                if self._fs.exists(f"{self._path}/{name}"):
+                    self._fs.rm_file(f"{self._path}/{name}")
 
     def sweep(self) -> None:
         """Nothing: an upload that was cut off is not there."""
 
-    def _refused(self, error: OSError) -> UserError:
-        return unwritable(error, Path(self.name)) or UserError(
-            f"{self.name} can't be used ({error.strerror or error}): check the address, the credentials and the rights"
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """What goes wrong on the way becomes a message; that something is not there is for the caller."""
+        try:
+            yield
+        except reaching.errors() as error:
+            if reaching.passing(error):
+                raise reaching.unreached(self.name, error) from error
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> UserError:
+        known = unwritable(error, Path(self.name)) if isinstance(error, OSError) else None
+        reason = getattr(error, "strerror", None) or error
+        return known or UserError(
+            f"{self.name} can't be used ({reason}): check the address, the credentials and the rights"
         )
 
 

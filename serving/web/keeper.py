@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from prometheus_client.core import GaugeMetricFamily
 
 from serving import registry
-from serving.errors import UserError
-from serving.registry import Unreachable, Version
+from serving.errors import Unreachable, UserError
+from serving.registry import Version
 from serving.web.batcher import Batcher, Observer
 from serving.web.loading import Loaded, find, load
 from serving.web.metrics import Metrics
@@ -221,7 +221,7 @@ class Keeper:
         while old.users:
             await asyncio.sleep(0.05)
         await asyncio.to_thread(old.batcher.close)
-        if self._settings.cache is None and old.loaded.version.number:
+        if self._settings.cache is None and old.loaded.fetched:
             await asyncio.to_thread(shutil.rmtree, old.loaded.directory, ignore_errors=True)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

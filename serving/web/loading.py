@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving import registry
+from serving import cores, registry
 from serving.engine import Engine
 from serving.models import MANIFEST
 from serving.registry import Version
@@ -18,6 +18,7 @@ class Loaded:
 
     version: Version
     directory: Path
+    fetched: bool  # by us, into the cache
     manifest: Manifest
     engine: Engine
     tokens_per_s: float  # a first idea
@@ -25,13 +26,15 @@ class Loaded:
 
 
 def find(model: str) -> Version:
-    """The version that is meant now; a directory has a name and no number.
+    """The version that is meant now; a directory that was not fetched from a registry has a name and no number.
 
     Raises:
         UserError: there is no such model, or the registry does not answer.
     """
     reference = registry.parse(model)
-    return registry.resolve(reference) if reference else Version(Path(model).absolute().name, "")
+    if reference:
+        return registry.resolve(reference)
+    return registry.registered(Path(model)) or Version(Path(model).absolute().name, "")
 
 
 def load(model: str, version: Version, settings: Settings, cache: Path) -> Loaded:
@@ -41,12 +44,13 @@ def load(model: str, version: Version, settings: Settings, cache: Path) -> Loade
         UserError: the files are not there or not intact, or the engine gives other probabilities than the exporter's.
     """
     started = time.monotonic()
-    place = _fetched(version, cache, settings.precision) if version.number else Path(model)
+    fetched = registry.parse(model) is not None
+    place = _fetched(version, cache, settings.precision) if fetched else Path(model)
     engine = Engine.open(
         place,
         settings.precision,
         runtime=settings.runtime,
-        threads=settings.cores(),
+        threads=cores.threads(settings.threads),
         max_batch_tokens=settings.max_batch_tokens,
         few_shapes=True,
     )
@@ -54,7 +58,7 @@ def load(model: str, version: Version, settings: Settings, cache: Path) -> Loade
     engine.prove()
     tokens_per_s = (engine.tokens - before) / max(time.monotonic() - proving, 1e-3)
     manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
-    return Loaded(version, place, manifest, engine, tokens_per_s, time.monotonic() - started)
+    return Loaded(version, place, fetched, manifest, engine, tokens_per_s, time.monotonic() - started)
 
 
 def _fetched(version: Version, cache: Path, precision: str) -> Path:

@@ -11,7 +11,6 @@ from serving.errors import UserError
 from serving.precisions import PrecisionName
 
 PREFIX = "LLAMBERT_"
-_CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -55,22 +54,6 @@ class Settings(BaseModel):
             ]
             raise UserError("the environment is not valid:\n" + "\n".join(lines)) from None
         return settings.model_copy(update={"token": _token(settings)})
-
-    def cores(self) -> int | None:
-        """Threads for the engine: those asked for, else those of a limited process, else None (all cores)."""
-        if self.threads:
-            return self.threads
-        allowed = min(len(os.sched_getaffinity(0)), _quota())
-        return allowed if allowed < (os.cpu_count() or 1) else None
-
-
-def _quota() -> int:
-    """Processors that the control group of this process may keep busy; onnxruntime would take the whole machine's."""
-    try:
-        quota, period = _CGROUP_CPU.read_text().split()
-    except (OSError, ValueError):
-        return os.cpu_count() or 1
-    return os.cpu_count() or 1 if quota == "max" else max(1, round(int(quota) / int(period)))
 
 
 def _token(settings: Settings) -> SecretStr | None:
