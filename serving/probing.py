@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving import bulk, corpus
+from serving import bulk, cores, corpus
 from serving.bulk import Labeller
 from serving.engine import Engine
 from serving.errors import UserError

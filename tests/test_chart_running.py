@@ -124,6 +124,39 @@ def test_the_service_starts_as_rendered_and_passes_helm_test(tmp_path: Path) -> 
             server.wait(60)
 
 
+@pytest.mark.slow
+def test_what_the_init_container_fetches_is_the_version_that_helm_test_asks_for(tmp_path: Path) -> None:
+    """MLflow hands out version 1; its name outlives the way over the pod's volume."""
+    from mlflow_process import Registered, mlflow_server, versions
+
+    values = {"model": {"trackingUri": "http://mlflow:5000", "name": "toys", "version": "1"}}
+    values["config"] = {"precision": "fp32"}  # type: ignore[dict-item]
+    (deployment,) = of_kind(documents(values), "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    (fetch,), (container,) = spec["initContainers"], spec["containers"]
+    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as uri:
+        Registered(uri).add(versions(tmp_path)[0])
+        script = [word.replace("/model/current", f"{tmp_path}/current") for word in fetch["args"]]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        env = os.environ | {"PATH": path, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(Path(__file__).parents[1])}
+        for _ in range(2):  # a node that restarts runs it again
+            subprocess.run(script, env=env, check=True, capture_output=True)
+    env = {e["name"]: e.get("value", "2") for e in container["env"]} | {"PATH": os.environ["PATH"]}
+    env |= {"HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path / "bentoml"), "LLAMBERT_MODEL": f"{tmp_path}/current"}
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, *container["args"][1:], "--port", str(port)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait(server, f"{url}/readyz")
+            done = helm_test(url, "1")
+            assert done.returncode == 0, done.stderr
+            assert "'1' answers" in helm_test(url, "2").stderr
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
 def wait(server: subprocess.Popen[bytes], url: str) -> None:
     """Until it answers, as a probe would ask."""
     deadline = time.monotonic() + 120
