@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,8 @@ def serve(*, host: str = "0.0.0.0", port: int = 3000) -> None:  # noqa: S104 - a
     port
         Port of everything: page, texts, health, metrics.
     """
+    if find_spec("bentoml") is None:
+        raise UserError("the service needs BentoML: `pip install 'llambert[serve]'`")
     from serving.web.starting import start
 
     start(host, port)

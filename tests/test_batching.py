@@ -1,9 +1,17 @@
 """Batches hold every text once, stay inside their budget and pad little."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline import weights
 from serving.batching import pad, plan
+from serving.runtimes import CACHED_TOKENS, openvino_
+from serving.tokenizing import TextTokenizer
+
+IMDB = Path(__file__).parents[2] / "shared" / "data" / "imdb" / "test_dev.parquet"
 
 
 @pytest.mark.parametrize("budget", [1, 7, 64, 10_000])
@@ -35,3 +43,13 @@ def test_padding_stands_on_the_right_and_is_masked() -> None:
     ids, mask = pad([np.array([5, 6, 7]), np.array([8])], pad_id=1)
     assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.skipif(not IMDB.is_file(), reason="../shared/data is not there")
+def test_padding_of_a_window_of_reviews_is_below_two_percent() -> None:
+    texts = pq.read_table(IMDB, columns=["text"])["text"][:4096].to_pylist()
+    ids, _ = TextTokenizer(weights.locate("embedded:minilm") / "tokenizer.json", 512, "head").pieces(texts)
+    batches = plan([len(row) for row in ids], CACHED_TOKENS)
+    padded = sum(pad([ids[row] for row in rows], 0, openvino_._STEP, 512)[0].size for rows in batches)
+    real = sum(map(len, ids))
+    assert real < padded < 1.02 * real

@@ -82,7 +82,7 @@ def test_serving_imports_nothing_of_the_training_half() -> None:
 
 @pytest.mark.parametrize("file", ["serving-cpu.txt", "serving-gpu.txt", "pipeline.txt"])
 def test_images_ask_for_what_the_project_asks_for(file: str) -> None:
-    asked, project = requirements(DOCKER / file), parsed([*DEPENDENCIES, *EXTRAS["s3"]])
+    asked, project = requirements(DOCKER / file), parsed([*DEPENDENCIES, *EXTRAS["s3"], *EXTRAS["serve"]])
     project["mlflow-skinny"] = project["mlflow"]  # of the same version always
     own = OWN.get(file, set())
     bounds = {name: one.specifier for name, one in asked.items() if name not in own}
