@@ -48,7 +48,7 @@ def test_padding_stands_on_the_right_and_is_masked() -> None:
 @pytest.mark.skipif(not IMDB.is_file(), reason="../shared/data is not there")
 def test_padding_of_a_window_of_reviews_is_below_two_percent() -> None:
     texts = pq.read_table(IMDB, columns=["text"])["text"][:4096].to_pylist()
-    ids, _ = TextTokenizer(weights.locate("embedded:minilm") / "tokenizer.json", 512, "head").pieces(texts)
+    ids, _ = TextTokenizer(Path(weights.locate("embedded:minilm"), "tokenizer.json"), 512, "head").pieces(texts)
     batches = plan([len(row) for row in ids], CACHED_TOKENS)
     padded = sum(pad([ids[row] for row in rows], 0, openvino_._STEP, 512)[0].size for rows in batches)
     real = sum(map(len, ids))
