@@ -123,3 +123,15 @@ def test_a_failure_reaches_those_who_wait_and_no_others(engine: Engine) -> None:
     asyncio.run(fail_and_go_on())
     assert batcher.tokens == 0
     batcher.close()
+
+
+def test_a_rate_of_almost_nothing_holds_nobody_up(engine: Engine) -> None:
+    """As it is measured where a model proves itself on a machine that is busy with other things."""
+    batcher = Batcher(engine, 8192, Heard(), tokens_per_s=0.1)
+
+    async def one() -> None:
+        with batcher.ticket(engine.pieces(TEXTS[:3])[0], 3) as ticket:
+            await asyncio.wait_for(ticket.done, 10)
+
+    asyncio.run(one())
+    batcher.close()

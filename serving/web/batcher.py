@@ -189,7 +189,8 @@ class Batcher:
 
     def _take(self) -> Chosen:
         """Pick a batch and remove it from the queue; the request whose turn it was goes to the end."""
-        room = min(self._max_batch_tokens, int(self.tokens_per_s * _BATCH_S))
+        # a rate that was measured while the machine was busy may allow for less than a token
+        room = max(1, min(self._max_batch_tokens, int(self.tokens_per_s * _BATCH_S)))
         with self._changed:
             if self._held():
                 return []
