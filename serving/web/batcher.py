@@ -15,13 +15,12 @@ from typing import Protocol
 
 import numpy as np
 
-from serving.cores import yielding
 from serving.engine import Engine
 from serving.runtimes import Floats, Ids
 from serving.web.choosing import choose
 
 log = logging.getLogger("llambert")
-_BATCH_S = 0.1  # batches are kept this short where the engine is slow, so that requests can take turns
+_BATCH_S = 0.15  # batches are kept this short where the engine is slow, so that requests can take turns
 _MEMORY = 0.95  # of a batch's weight in the measured rate, for each batch since
 _YIELD_S = 0.02  # between looks at whether the preferred engine is idle
 
@@ -156,7 +155,6 @@ class Batcher:
             thread.join()
 
     def _run(self) -> None:
-        yielding()
         while self._wait():
             self._compute()
             with self._changed:
@@ -195,7 +193,7 @@ class Batcher:
     def _take(self) -> Chosen:
         """Pick a batch and remove it from the queue; the request whose turn it was goes to the end."""
         # a rate that was measured while the machine was busy may allow for less than a token
-        room = max(1, min(self._max_batch_tokens, int(self.tokens_per_s * _BATCH_S)))
+        room = max(1, min(self._max_batch_tokens, int(self.tokens_per_s * _BATCH_S / len(self._threads))))
         with self._changed:
             if self._held():
                 return []
