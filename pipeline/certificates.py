@@ -1,4 +1,4 @@
-"""certificate.json: what is known of the labels beside it. Strict, frozen, and without dates, so that reruns are equal."""
+"""certificate.json: what is known of the labels beside it. Strict, frozen, without dates: reruns are equal."""
 
 from typing import Annotated
 

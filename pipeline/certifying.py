@@ -161,14 +161,14 @@ def _without_replacement(share: float) -> float:
 
 def interval(value: float, size: float, level: float) -> Range:
     """Clopper & Pearson's interval of a share `value` seen in `size` texts; `size` need not be whole."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     if np.isinf(size):
         return Range(value=value, low=value, high=value)
     tail, hits = (1 - level) / 2, value * size
     misses = size - hits
-    low = float(beta.ppf(tail, hits, misses + 1)) if hits > 1e-9 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, misses)) if misses > 1e-9 else 1.0
+    low = float(betaincinv(hits, misses + 1, tail)) if hits > 1e-9 else 0.0
+    high = float(betaincinv(hits + 1, misses, 1 - tail)) if misses > 1e-9 else 1.0
     return Range(value=value, low=low, high=high)
 
 

@@ -67,8 +67,8 @@ def add(sheet: Path) -> str:
     first = [id_ for id_, _ in _first(settings, block, len(merged))]
     if skipped := [id_ for id_ in first if id_ in blank]:
         raise UserError(
-            f"{sheet}: {_listed(skipped)} have no label though later texts have one. A skipped text is mostly a hard "
-            "one, and without it the gold would be too kind: decide on the likelier label, or take out the labels below "
+            f"{sheet}: no label for {_listed(skipped)}, though later texts have one. A skipped text is mostly a hard "
+            "one, and without it the gold is too kind: decide on the likelier label, or take out the labels below "
             "the first gap"
         )
     gold_corpus.refuse_unless_uniform(merged, first, str(sheet))
