@@ -26,11 +26,9 @@ def render(params: Params, code: str | None = None) -> str:
         params: decide which gold files and corpora there are to depend on.
         code: path from the project to the directory that holds `pipeline` and `serving`; null: don't depend on code.
     """
-    lines, stage, unused = [], "", _unused(params)
+    lines, stage = [], ""
     for line in _TEMPLATE.read_text().splitlines():
         stage = found[1] if (found := _STAGE.match(line)) else stage
-        if stage in unused:
-            continue
         if not (deps := _DEPS.match(line)):
             lines.append(line)
             continue
@@ -63,11 +61,6 @@ def sources(module: str) -> list[str]:
         todo += modules
         found |= dict.fromkeys(named)
     return sorted(found)
-
-
-def _unused(params: Params) -> set[str]:
-    """Stages that params.yaml does without: the sample is drawn at once, or grows in rounds."""
-    return {"grow"} if params.rounds is None else {"sample"}
 
 
 def _given(item: str, params: Params) -> bool:
