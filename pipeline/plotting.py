@@ -147,3 +147,16 @@ def coverage(confidence: Floats, right: NDArray[np.bool_]) -> str:
         axes.set(xlabel="% of texts labelled, the surest first", ylabel="accuracy", xlim=(0, 101))
 
     return _svg("coverage", draw)
+
+
+def rounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Agreement with held-out labels, with its interval, against the number of texts that were labelled."""
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
+        texts, scores = [row["texts"] for row in rows], [row["score"] for row in rows]
+        low, value, high = ([score[key] for score in scores] for key in ("low", "value", "high"))
+        axes.fill_between(texts, low, high, color=FIRST, alpha=0.15, linewidth=0)
+        axes.plot(texts, value, "o-", color=FIRST, markersize=4)
+        axes.set(xlabel="texts labelled", ylabel="agreement")
+
+    return _svg("rounds", draw)
