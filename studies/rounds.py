@@ -5,8 +5,8 @@
 Labels of IMDb are those that Llama-2-70b-chat gave to 25,000 training reviews in the published experiments, of AG News
 gold; accuracy is on gold of `test_dev` and `test`. The learner is TF-IDF of words and pairs of words with logistic
 regression. Each finished run is a line of studies/rounds.jsonl, so a killed study goes on; the tables are made from all
-lines. A run goes on to the fixed size whatever a stop rule says, so that any rule can be tried on it. "labels" counts
-held-out texts too; the fixed sample of 10,000 holds a tenth out, as `sample.held_out_share` does.
+lines. A run goes on to the fixed size (with a strategy, to half of it) whatever a stop rule says, so that any rule can be
+tried on it. "labels" counts held-out texts too; the fixed sample of 10,000 holds a tenth out, as `sample.held_out_share` does.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Corpus:
 
     def fit(self, rows: Ints) -> LogisticRegression:
         """Logistic regression on some texts."""
-        return LogisticRegression(C=10.0, max_iter=1000, tol=1e-3).fit(self.features[rows], self.labels[rows])
+        return LogisticRegression(C=10.0, max_iter=2000).fit(self.features[rows], self.labels[rows])
 
     def accuracy(self, model: LogisticRegression) -> float:
         """On test gold."""
@@ -90,6 +90,7 @@ def curve(corpus: Corpus, strategy: str, seed: int) -> dict[str, Any]:
     params = Rounds(candidate="tfidf", strategy=strategy)
     rounds = []
     totals = growing.totals(params.first, params.growth, most - params.held_out)
+    totals = totals if strategy == "uniform" else [total for total in totals if total <= most / 2]
     for sample, model in grow(corpus, params, most, totals, seed):
         held_out = np.array([int(row.id) for row in sample.rows if row.split == "held_out"])
         right = model.predict(corpus.features[held_out]) == corpus.labels[held_out]
@@ -129,9 +130,10 @@ def tables(runs: list[dict[str, Any]], corpus: str) -> Iterator[str]:
     yield f"| labels | {' | '.join(STRATEGIES)} | diverse - uniform | uncertain - uniform |"
     yield "|---" * (len(STRATEGIES) + 3) + "|"
     for i, row in enumerate(of["uniform", seeds[0]]["rounds"]):
-        found = {name: [of[name, seed]["rounds"][i]["accuracy"] for seed in seeds] for name in STRATEGIES}
-        gains = [list(np.subtract(found[name], found["uniform"])) for name in STRATEGIES[1:]]
-        cells = [mean(values) for values in [*found.values(), *gains]]
+        there = [name for name in STRATEGIES if i < len(of[name, seeds[0]]["rounds"])]
+        found = {name: [of[name, seed]["rounds"][i]["accuracy"] for seed in seeds] for name in there}
+        gains = [list(np.subtract(found[name], found["uniform"])) for name in there[1:]]
+        cells = [mean(values) for values in [*found.values(), *gains]] + [""] * (2 * (len(STRATEGIES) - len(there)))
         yield f"| {row['labels']:,} | {' | '.join(cells)} |"
     most = {seed: of["fixed", seed]["rounds"][0] for seed in seeds}
     yield f"\nFixed {most[seeds[0]]['labels']:,}: {mean([row['accuracy'] for row in most.values()])}\n"

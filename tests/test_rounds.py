@@ -97,9 +97,9 @@ def test_weighted_means_are_unbiased_and_plain_ones_are_not() -> None:
 
 
 def test_diverse_draws_as_much_from_a_small_cluster_as_from_a_large_one() -> None:
-    texts = [f"the film was good, scene {i}" for i in range(180)] + [
-        f"goal in minute {i} of the match" for i in range(20)
-    ]
+    films = [f"{a} film with a {b} plot" for a in ("good", "bad", "dull") for b in ("fine", "poor")] * 30
+    matches = [f"{a} goal in the {b} half" for a in ("early", "late") for b in ("first", "second")] * 5
+    texts = films + matches
     found = choosing.clusters(choosing.vectors(texts, 0), 2, 0)
     assert len(set(found[:180])) == len(set(found[180:])) == 1
     assert found[0] != found[-1]
