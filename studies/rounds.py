@@ -5,8 +5,8 @@
 Labels of IMDb are those that Llama-2-70b-chat gave to 25,000 training reviews in the published experiments, of AG News
 gold; accuracy is on gold of `test_dev` and `test`. The learner is TF-IDF of words and pairs of words with logistic
 regression. Each finished run is a line of studies/rounds.jsonl, so a killed study goes on; the tables are made from all
-lines. A run goes on to the fixed size (with a strategy, to half of it) whatever a stop rule says, so that any rule can be
-tried on it. "labels" counts held-out texts too; the fixed sample of 10,000 holds a tenth out, as `sample.held_out_share` does.
+lines. A run goes on to the fixed size (with a strategy, to half of it) whatever a stop rule says, so that any rule can
+be tried on it. "labels" counts held-out texts too; the fixed sample holds a tenth out, as `sample.held_out_share` does.
 """
 
 import argparse

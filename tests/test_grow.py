@@ -10,8 +10,9 @@ import pytest
 import toy_project
 from ruamel.yaml import YAML
 
-from pipeline import params, responses
+from pipeline import params, responses, sections
 from pipeline.artifacts import CORPUS, GOLD, LEARNT, RESPONSES, ROUNDS, SAMPLE, STORE, Document, Gold, metrics
+from pipeline.commands import plan
 from pipeline.errors import UserError
 from pipeline.responses import ResponseStore
 from pipeline.stages import annotate, grow, parse
@@ -78,6 +79,22 @@ def test_it_stops_when_more_labels_do_not_help(strategy: str, caplog: pytest.Log
     answers = {row.id: row.answer for row in RESPONSES}
     share = sum(answers[i] == "positive" for i in uniform) / len(uniform)
     assert metrics("parse").read()["shares"]["positive"] == pytest.approx(share)
+
+
+def test_the_report_and_the_plan_speak_of_rounds() -> None:
+    settings = loaded()
+    assert "LLM labels the sample and gold, at most      800" in plan.plan()
+    grow.run(settings)
+    figures = metrics("grow").read()
+    found = sections.ALL["grow"](figures)
+    assert found is not None
+    assert f"{len(figures['rounds'])} complete rounds (uniform): the last 2 brought no gain" in found.paragraphs[0]
+    assert [row[0] for row in found.grids[0].rows] == [str(i + 1) for i in range(len(figures["rounds"]))]
+    assert {len(row) for row in found.grids[0].rows} == {len(found.grids[0].header)}
+    assert "<svg" in found.plots["Agreement by texts labelled"]
+    unsaturated = sections.ALL["grow"](figures | {"stopped": "budget.tokens 9"})
+    assert unsaturated is not None
+    assert unsaturated.paragraphs[0].endswith("budget.tokens 9 is reached; more texts may still help.")
 
 
 def test_a_kill_in_mid_round_costs_nothing_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,11 +100,12 @@ def test_diverse_draws_as_much_from_a_small_cluster_as_from_a_large_one() -> Non
     films = [f"{a} film with a {b} plot" for a in ("good", "bad", "dull") for b in ("fine", "poor")] * 30
     matches = [f"{a} goal in the {b} half" for a in ("early", "late") for b in ("first", "second")] * 5
     texts = films + matches
-    found = choosing.clusters(choosing.vectors(texts, 0), 2, 0)
-    assert len(set(found[:180])) == len(set(found[180:])) == 1
-    assert found[0] != found[-1]
-    drawn = choosing.draw(choosing.diverse(found), 20, np.random.default_rng(0)).indices
-    assert 5 <= sum(drawn >= 180) <= 15
+    found = choosing.clusters(choosing.vectors(texts, 0), 10, 0)
+    assert not set(found[:180]) & set(found[180:])
+    masses = choosing.diverse(found)
+    assert [masses[found == cluster].sum() for cluster in set(found)] == pytest.approx([1.0] * len(set(found)))
+    drawn = [choosing.draw(masses, 20, np.random.default_rng(seed)).indices for seed in range(20)]
+    assert np.mean(np.concatenate(drawn) >= 180) > 0.2  # and a tenth of the texts
     assert choosing.vectors(["same", "same"], 0).shape == (2, 1)  # nothing to tell apart
 
 
