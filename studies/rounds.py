@@ -1,6 +1,6 @@
 """Rounds that stop at saturation, and three strategies, on texts whose labels are known: what is saved, what is lost.
 
-    python studies/rounds.py [--data ../shared/data] [--seeds 5]
+    python studies/rounds.py [--data ../shared/data] [--seeds 5] [--corpora imdb ag_news]
 
 Labels of IMDb are those that Llama-2-70b-chat gave to 25,000 training reviews in the published experiments, of AG News
 gold; accuracy is on gold of `test_dev` and `test`. The learner is TF-IDF of words and pairs of words with logistic
@@ -114,9 +114,11 @@ def stopped(run: dict[str, Any], stop: Stop) -> dict[str, Any]:
 
 
 def mean(values: list[float], scale: float = 100.0, digits: int = 2) -> str:
-    """Mean with Student's 95 % interval over seeds."""
+    """Mean with Student's 95 % interval over seeds, where there are several."""
     n = len(values)
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else float("nan")
+    if n == 1:
+        return f"{scale * values[0]:.{digits}f}"
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
     return f"{scale * np.mean(values):.{digits}f} ± {scale * half:.{digits}f}"
 
 
@@ -154,10 +156,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--corpora", nargs="+", choices=list(MOST), default=list(MOST))
     arguments = parser.parse_args()
     runs = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     done = {(run["corpus"], run["strategy"], run["seed"]) for run in runs}
-    for name in MOST:
+    for name in arguments.corpora:
         wanted = [(name, how, seed) for seed in range(arguments.seeds) for how in (*STRATEGIES, "fixed")]
         missing = [run for run in wanted if run not in done]
         corpus = Corpus.load(name, arguments.data) if missing else None
