@@ -32,7 +32,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 FIXED, HELD_OUT_SHARE = 10_000, 0.1
 STRATEGIES = ("uniform", "diverse", "uncertain")
 MOST = {"imdb": FIXED, "ag_news": 2_500}  # labels; beyond half of a corpus a strategy has nothing left to choose from
-RULES = [Stop(confidence_level=level, patience=patience) for level in (0.9, 0.8, 0.5) for patience in (1, 2, 3)]
+RULES = [Stop(confidence_level=level, patience=patience) for level, patience in ((0.9, 1), (0.9, 2), (0.8, 3))]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pipeline.responses import ResponseStore
 from pipeline.stages import annotate, grow, parse
 from serving.corpus import text_hash
 
-ROUNDS_BLOCK = {"candidate": "tfidf", "first": 60, "growth": 1.5, "held_out": 100}
+ROUNDS_BLOCK: dict[str, Any] = {"candidate": "tfidf", "first": 60, "growth": 1.5, "held_out": 100}
+ROUNDS_BLOCK["stop"] = {"confidence_level": 0.9, "patience": 2}
 WORDS = {"positive": ["good", "fine", "great"], "negative": ["bad", "dull", "poor"]}
 TEXTS = 900
 

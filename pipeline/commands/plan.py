@@ -43,9 +43,9 @@ def plan() -> str:
     """
     settings = params.load()
     before = "sample" if settings.rounds is None else "ingest"
-    for table_ in (CORPUS, GOLD, *([SAMPLE] if settings.rounds is None else [])):
-        if not table_.path.is_file():
-            raise UserError(f"{table_.path} does not exist: run `dvc repro {before}` first; it costs nothing")
+    for path in (CORPUS.path, GOLD.path, *([SAMPLE.path] if settings.rounds is None else [])):
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: run `dvc repro {before}` first; it costs nothing")
     with _store() as store:
         return "\n".join(_Plan(settings, store).lines())
 

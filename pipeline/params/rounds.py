@@ -12,8 +12,8 @@ Strategy = Literal["uniform", "diverse", "uncertain"]
 class Stop(Block):
     """A gain on the held-out texts counts if it is this sure; so many rounds without one end the growth."""
 
-    confidence_level: Annotated[float, Field(ge=0.5, lt=1)] = 0.9  # one-sided, of a gain above none
-    patience: Positive = 2  # rounds
+    confidence_level: Annotated[float, Field(ge=0.5, lt=1)] = 0.8  # one-sided, of a gain above none
+    patience: Positive = 3  # rounds
 
 
 class Rounds(Block):
