@@ -23,6 +23,7 @@ _LABEL = Options()
 STAGES = {
     "ingest": "read the corpus and the gold labels; find duplicates, leaks and unusable rows",
     "sample": "draw the texts for the LLM, uniformly, by seed",
+    "grow": "label texts in rounds until more don't help; in place of `sample`, where params.yaml has `rounds`",
     "annotate": "ask the LLM; every answer is stored before it counts",
     "parse": "turn answers into labels or rejections",
     "evaluate": "measure all candidates on gold, with intervals",

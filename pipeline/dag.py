@@ -41,7 +41,9 @@ def render(params: Params, code: str | None = None) -> str:
             items = [item for item in deps[1].split(", ") if _given(item, params) and item not in missing]
             lines += _deps(items, stage, code)
         elif named := _PARAMS.match(line):
-            kept = [e.rstrip("?") for e in named[1].split(", ") if not (e.endswith("?") and _absent(params, e))]
+            kept = [
+                e.rstrip("?") for e in named[1].split(", ") if e[0] != "~" and not (e[-1] == "?" and _absent(params, e))
+            ]
             lines.append(f"    params: [{', '.join(kept)}]")
         else:
             lines.append(line)
@@ -54,13 +56,19 @@ def stages(params: Params) -> list[str]:
 
 
 def _wanted(stage: dict[str, Any], params: Params) -> bool:
-    return not any(_absent(params, entry) for entry in stage["params"] if not entry.endswith("?"))
+    """Each of its params is there, but those with `?`; those with `~`, whose stage is there instead, are not."""
+    return all(
+        _absent(params, e[1:]) if e[0] == "~" else e[-1] == "?" or not _absent(params, e) for e in stage["params"]
+    )
 
 
 def _missing(params: Params) -> set[str]:
     """What nobody writes because its stage is left out."""
-    left_out = [stage for stage in _template().values() if not _wanted(stage, params)]
-    return {out if isinstance(out, str) else next(iter(out)) for stage in left_out for out in stage["outs"]}
+    outs: dict[bool, set[str]] = {True: set(), False: set()}
+    for stage in _template().values():
+        named = (out if isinstance(out, str) else next(iter(out)) for out in stage.get("outs", []))
+        outs[_wanted(stage, params)].update(named)
+    return outs[False] - outs[True]
 
 
 def _absent(params: Params, entry: str) -> bool:

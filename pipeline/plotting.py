@@ -165,3 +165,16 @@ def pairs(measured: Mapping[str, tuple[Interval, Interval]], names: tuple[str, s
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2 - 0.5 / len(measured)), ncols=2)
 
     return _svg(f"{what}-pairs", draw, max(2.0, 0.36 * len(measured) + 1.3))
+
+
+def rounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Agreement with held-out labels, with its interval, against the number of texts that were labelled."""
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
+        texts, scores = [row["texts"] for row in rows], [row["score"] for row in rows]
+        low, value, high = ([score[key] for score in scores] for key in ("low", "value", "high"))
+        axes.fill_between(texts, low, high, color=FIRST, alpha=0.15, linewidth=0)
+        axes.plot(texts, value, "o-", color=FIRST, markersize=4)
+        axes.set(xlabel="texts labelled", ylabel="agreement")
+
+    return _svg("rounds", draw)

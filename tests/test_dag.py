@@ -25,6 +25,7 @@ def test_every_stage_is_there_in_order() -> None:
     names = [
         "ingest",
         "sample",
+        "grow",
         "annotate",
         "parse",
         "train",
@@ -47,7 +48,7 @@ def test_a_stage_declares_the_blocks_of_params_that_it_reads(stage: str) -> None
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
     } & {name.removesuffix("_") for name in params.Params.model_fields}
-    declared = {entry.rstrip("?").split(".")[0] for entry in STAGES[stage]["params"]}
+    declared = {entry.strip("?~").split(".")[0] for entry in STAGES[stage]["params"]}
     assert reads <= declared
 
 
@@ -93,6 +94,20 @@ def test_what_params_yaml_does_not_have_is_left_out(tmp_path: Path, monkeypatch:
     assert dag.stages(without) == ["label", "report"]
     assert "certi" not in dag.render(without)
     assert "    deps: [labels, metrics]\n    params: [report]\n" in dag.render(without)
+
+
+def test_a_sample_grows_or_is_drawn_at_once() -> None:
+    demo = params.load(ROOT / "params.yaml")
+    growing = demo.model_copy(update={"rounds": params.Rounds(candidate="tfidf", held_out=50, first=50)})
+    names = [name for name in STAGES if name in dag.stages(demo)]
+    assert "grow" not in names
+    assert dag.stages(growing) == ["grow" if name == "sample" else name for name in names]
+    for settings in (demo, growing):
+        text = dag.render(settings)
+        assert text.count("outs: [data/sample.parquet, ") == 1
+        assert "    deps: [data/sample.parquet, data/gold.parquet]\n" in text  # of annotate
+        assert "~" not in text
+        assert ("plots/rounds.csv" in text) == (settings is growing)
 
 
 def test_a_project_without_gold_does_not_depend_on_gold() -> None:

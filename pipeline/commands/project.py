@@ -75,12 +75,12 @@ def check() -> str:
     settings = params.load()
     if problems := list(_problems(settings)):
         raise UserError("this project can't run yet:\n" + "\n".join(f"  {problem}" for problem in problems))
-    annotator = settings.annotate.annotator
+    annotator, most = settings.annotate.annotator, "" if settings.rounds is None else "at most "
     return "\n".join(
         [
             f"task        {settings.task.name}: {settings.task.criterion} ({', '.join(settings.task.names)})",
             f"corpus      {settings.ingest.corpus.path}",
-            f"sample      {settings.sample.size:,} texts, labelled by {annotator.model} ({annotator.kind})",
+            f"sample      {most}{settings.sample.size:,} texts, labelled by {annotator.model} ({annotator.kind})",
             f"candidates  {', '.join(settings.candidates)}",
             "all is there: `dvc repro`",
         ]
