@@ -83,9 +83,8 @@ class SecondOpinion:
             raise ValueError(f"{open_} requests have neither an answer nor an error. This is a bug.")
         if open_:
             raise UserError(
-                f"annotate.{spending.stopped} is reached ({spending}): {total - open_:,} of {total:,} texts that the "
-                "encoder is unsure of were asked about and their answers are kept; raise annotate.budget or "
-                "label.target_error, and run again"
+                f"annotate.{spending.stopped} is reached ({spending}): {total - open_:,} of {total:,} texts were asked "
+                "about and their answers are kept; raise annotate.budget or label.target_error, and run again"
             )
         if (failed := errors.total()) > self._params.annotate.max_failed_share * total:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in errors.most_common())

@@ -1,6 +1,6 @@
 """Does the error target hold, and what is deferred for it? Simulated with known truth, into studies/error_target.json.
 
-    python studies/error_target_data.py && python studies/error_target.py [--repetitions 1000] [--table]
+    python studies/error_target_data.py && python studies/error_target.py [NAME ...] [--table]
 
 In each repetition 500 texts with known labels teach `Trust`, 1,000 others without labels lay the path, and the rest is
 the corpus, from which gold is drawn. Whether the target holds is counted on that corpus, all its labels known. A person
@@ -207,26 +207,31 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     """Simulate all corpora."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="corpora such as 'ag-news, simulated'; all if none is named")
     parser.add_argument("--work", type=File, default=File(".llambert/error_target"))
     parser.add_argument("--repetitions", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=20240321)
     parser.add_argument("--table", action="store_true", help="print what the JSON says as Markdown, simulate nothing")
     given = parser.parse_args()
-    if not given.table:
-        corpora = {}
-        for file in sorted(given.work.glob("*.npz")):
-            data = np.load(file)
-            for llm in (name for name in data.files if name.startswith("llm_")):
-                opinions, truth = Opinions(data["encoder"], data[llm]), data["gold"].astype(np.int64)
-                first, second = opinions.labels()
-                corpora[f"{file.stem}, {llm.removeprefix('llm_')}"] = {
-                    "texts": len(truth),
-                    "encoder_accuracy": float((first == truth).mean()),
-                    "llm_accuracy": float((second == truth).mean()),
-                    "results": simulate(opinions, truth, given.repetitions, given.seed),
-                }
-        settings = {"repetitions": given.repetitions, "seed": given.seed, "confidence": CONFIDENCE}
-        RESULT.write_text(json.dumps(settings | {"corpora": corpora}, indent=1) + "\n")
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"corpora": {}}
+    result |= {"confidence": CONFIDENCE, "taught": TAUGHT, "held_out": HELD_OUT}
+    for file in [] if given.table else sorted(given.work.glob("*.npz")):
+        data = np.load(file)
+        for llm in (name for name in data.files if name.startswith("llm_")):
+            name = f"{file.stem}, {llm.removeprefix('llm_')}"
+            if given.names and name not in given.names:
+                continue
+            opinions, truth = Opinions(data["encoder"], data[llm]), data["gold"].astype(np.int64)
+            first, second = opinions.labels()
+            result["corpora"][name] = {
+                "repetitions": given.repetitions,
+                "seed": given.seed,
+                "texts": len(truth),
+                "encoder_accuracy": float((first == truth).mean()),
+                "llm_accuracy": float((second == truth).mean()),
+                "results": simulate(opinions, truth, given.repetitions, given.seed),
+            }
+            RESULT.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     print(table(json.loads(RESULT.read_text())))
 
 
