@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.scoring import Bools, Floats, Ints
 
-_LEAST = 1e-3  # probabilities nearer to 0 or 1 say no more
+_LEAST = 1e-6  # probabilities nearer to 0 or 1 say no more
 _LEVELS = 64  # thresholds of each kind that the path is chosen from
 _SPREADS = (1.0, 5.0, 0.7)  # standard deviations of a slope, of what all labels share, of what a label has of its own
 _NEVER = np.inf

@@ -32,9 +32,10 @@ from pipeline import deferring
 from pipeline.deferring import Opinions, Path, Prices, Scores, Trust
 from pipeline.scoring import Bools, Ints
 
-TARGETS, GOLD, CONFIDENCE, PRICES = (0.02, 0.05), (150, 250, 500), 0.95, Prices(1.0, 100.0)
+TARGETS, GOLD, CONFIDENCE, PRICES = (0.02, 0.05), (250, 500), 0.95, Prices(1.0, 100.0)
 TAUGHT, HELD_OUT, GRID, RESULT = 500, 1_000, 8, File(__file__).with_suffix(".json")
-_RAW = np.concatenate([[np.inf], np.linspace(1, 0, 401)])  # thresholds
+_RAW = np.concatenate([[np.inf], 1 - np.geomspace(1e-6, 1, 200)])  # thresholds
+_TOGETHER, _ALONE = Path(_RAW, _RAW), Path(_RAW, np.full(len(_RAW), np.inf))
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,15 @@ class Draw:
     alone: Path  # without an LLM
     grid: Path
 
-    def wrong(self, path: Path, scores: Scores, gold: Ints | slice) -> Ints:
-        """Errors among gold texts at each point of a path."""
-        right = self.right[0][gold], self.right[1][gold]
-        return path.errors(Scores(scores.encoder[gold], scores.llm[gold]), right)
+    known: dict[tuple[int, int], Ints]
+
+    def wrong(self, path: Path, scores: Scores, gold: int) -> Ints:
+        """Errors among so many gold texts at each point of a path."""
+        if (key := (id(path), gold)) not in self.known:
+            some = self.gold[:gold]
+            right = self.right[0][some], self.right[1][some]
+            self.known[key] = path.errors(Scores(scores.encoder[some], scores.llm[some]), right)
+        return self.known[key]
 
 
 Choice = tuple[Path, int, Scores]  # -1: people label all
@@ -61,12 +67,12 @@ Choice = tuple[Path, int, Scores]  # -1: people label all
 def ltt(draw: Draw, gold: int, target: float) -> Choice:
     """As the stage does it."""
     limit = _limit(gold, len(draw.right[0]), target)
-    return draw.path, deferring.certified(draw.wrong(draw.path, draw.scores, draw.gold[:gold]), limit), draw.scores
+    return draw.path, deferring.certified(draw.wrong(draw.path, draw.scores, gold), limit), draw.scores
 
 
 def ltt_hb(draw: Draw, gold: int, target: float) -> Choice:
     """The bounds that hold for any loss between 0 and 1."""
-    wrong = draw.wrong(draw.path, draw.scores, draw.gold[:gold])
+    wrong = draw.wrong(draw.path, draw.scores, gold)
     return draw.path, deferring.certified(wrong, _hoeffding_bentkus(gold, target)), draw.scores
 
 
@@ -75,7 +81,7 @@ def ltt_grid(draw: Draw, gold: int, target: float) -> Choice:
     confidence = 1 - (1 - CONFIDENCE) / len(draw.grid)
     limit = _limit(gold, len(draw.right[0]), target, confidence)
     some = Scores(draw.scores.encoder[draw.gold[:gold]], draw.scores.llm[draw.gold[:gold]])
-    passed = draw.wrong(draw.grid, draw.scores, draw.gold[:gold]) <= limit
+    passed = draw.wrong(draw.grid, draw.scores, gold) <= limit
     first, _, people = draw.grid.routes(some)
     money = PRICES.llm * (~first).mean(axis=0) + PRICES.person * people.mean(axis=0)
     return draw.grid, int(np.where(passed, money, np.inf).argmin()) if passed.any() else -1, draw.scores
@@ -83,13 +89,13 @@ def ltt_grid(draw: Draw, gold: int, target: float) -> Choice:
 
 def crc(draw: Draw, gold: int, target: float) -> Choice:
     """The expected risk is at most (errors + 1) / (gold + 1)."""
-    wrong = draw.wrong(draw.path, draw.scores, draw.gold[:gold])
+    wrong = draw.wrong(draw.path, draw.scores, gold)
     return draw.path, deferring.certified(wrong, int(np.floor(target * (gold + 1) - 1 + 1e-9))), draw.scores
 
 
 def plug_in(draw: Draw, gold: int, target: float) -> Choice:
     """Gold's own error rate, as if it were the corpus's."""
-    wrong = draw.wrong(draw.path, draw.scores, draw.gold[:gold])
+    wrong = draw.wrong(draw.path, draw.scores, gold)
     return draw.path, deferring.certified(wrong, int(np.floor(target * gold + 1e-9))), draw.scores
 
 
@@ -101,22 +107,22 @@ def raw(draw: Draw, gold: int, target: float) -> Choice:
 
 def raw_tested(draw: Draw, gold: int, target: float) -> Choice:
     """Probabilities uncalibrated, thresholds tested."""
-    path = Path(_RAW, _RAW)
+    path = _TOGETHER
     limit = _limit(gold, len(draw.right[0]), target)
-    return path, deferring.certified(draw.wrong(path, draw.raw, draw.gold[:gold]), limit), draw.raw
+    return path, deferring.certified(draw.wrong(path, draw.raw, gold), limit), draw.raw
 
 
 def no_llm(draw: Draw, gold: int, target: float) -> Choice:
     """Encoder and people."""
     limit = _limit(gold, len(draw.right[0]), target)
-    return draw.alone, deferring.certified(draw.wrong(draw.alone, draw.scores, draw.gold[:gold]), limit), draw.scores
+    return draw.alone, deferring.certified(draw.wrong(draw.alone, draw.scores, gold), limit), draw.scores
 
 
 def raw_no_llm(draw: Draw, gold: int, target: float) -> Choice:
     """Encoder and people, uncalibrated."""
-    path = Path(_RAW, np.full(len(_RAW), np.inf))
+    path = _ALONE
     limit = _limit(gold, len(draw.right[0]), target)
-    return path, deferring.certified(draw.wrong(path, draw.raw, draw.gold[:gold]), limit), draw.raw
+    return path, deferring.certified(draw.wrong(path, draw.raw, gold), limit), draw.raw
 
 
 METHODS: list[Callable[[Draw, int, float], Choice]] = [
@@ -156,6 +162,7 @@ def drawn(opinions: Opinions, truth: Ints, random: np.random.Generator) -> Draw:
         Path.lay(unseen, PRICES),
         Path.lay(Scores(unseen.encoder, np.full(HELD_OUT, -np.inf)), PRICES),
         Path(*(part.ravel() for part in np.meshgrid(*cuts))),
+        {},
     )
 
 
@@ -167,7 +174,7 @@ def outcome(draw: Draw, choice: Choice) -> list[float]:
     point = Path(path.encoder[[at]], path.llm[[at]])
     first, second, people = (part.mean() for part in point.routes(scores))
     asked = 1 - first if np.isfinite(point.llm[0]) else 0.0
-    return [draw.wrong(point, scores, slice(None))[0] / len(draw.gold), first, second, people, asked]
+    return [point.errors(scores, draw.right)[0] / len(draw.gold), first, second, people, asked]
 
 
 def simulate(opinions: Opinions, truth: Ints, repetitions: int, seed: int) -> dict[str, Any]:
@@ -213,8 +220,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20240321)
     parser.add_argument("--table", action="store_true", help="print what the JSON says as Markdown, simulate nothing")
     given = parser.parse_args()
-    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"corpora": {}}
-    result |= {"confidence": CONFIDENCE, "taught": TAUGHT, "held_out": HELD_OUT}
     for file in [] if given.table else sorted(given.work.glob("*.npz")):
         data = np.load(file)
         for llm in (name for name in data.files if name.startswith("llm_")):
@@ -223,7 +228,7 @@ def main() -> None:
                 continue
             opinions, truth = Opinions(data["encoder"], data[llm]), data["gold"].astype(np.int64)
             first, second = opinions.labels()
-            result["corpora"][name] = {
+            found = {
                 "repetitions": given.repetitions,
                 "seed": given.seed,
                 "texts": len(truth),
@@ -231,6 +236,8 @@ def main() -> None:
                 "llm_accuracy": float((second == truth).mean()),
                 "results": simulate(opinions, truth, given.repetitions, given.seed),
             }
+            result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"corpora": {}}
+            result["corpora"][name] = found
             RESULT.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     print(table(json.loads(RESULT.read_text())))
 

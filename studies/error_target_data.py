@@ -1,9 +1,9 @@
 """What encoder, LLM and people say of the texts that studies/error_target.py simulates on.
 
-    python studies/error_target_data.py [--data ../shared/data] [--work .llambert/error_target]
+    python studies/error_target_data.py [--data ../shared/data] [--work .llambert/error_target] [--minilm]
 
 imdb-tfidf    5,000 reviews of test_dev; TF-IDF trained on the labels that Llama-2-70b gave the 25,000 training reviews
-imdb-minilm   the same reviews; MiniLM-L6 trained on 1,500 of those labels (half an hour on a core), 128 tokens
+imdb-minilm   with --minilm: the same reviews; MiniLM-L6 trained on 1,500 of those labels, 128 tokens
 ag-news       5,100 texts; TF-IDF trained on 2,500 others
 
 The LLM of IMDb is Llama-2-70b or GPT-4: recorded answers, words without a confidence. AG News has no LLM: its annotator
@@ -34,9 +34,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path(".llambert/error_target"))
+    parser.add_argument("--minilm", action="store_true")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    for name, make in (("ag-news", _ag_news), ("imdb-tfidf", _imdb_tfidf), ("imdb-minilm", _imdb_minilm)):
+    wanted = [("ag-news", _ag_news), ("imdb-tfidf", _imdb_tfidf), ("imdb-minilm", _imdb_minilm)]
+    for name, make in wanted if given.minilm else wanted[:2]:
         if not (file := given.work / f"{name}.npz").exists():
             np.savez(file, **make(given.data, given.work))
 
