@@ -219,6 +219,7 @@ LABELLED = Path("labels")  # part-*.parquet, sidecars, manifest.json
 FINAL = Path("final")  # the same parts, once the LLM and people have labelled what the encoder is unsure of
 REVIEW = Table(Path("data/review.parquet"), Review)
 REVIEWED = Path("data/reviewed.csv")  # what people said: id, label
+CERTIFICATE = Json(Path("certificate.json"))
 ERRORS = Path("data/errors.csv")
 PLOTS = Path("plots")
 REPORT = Path("report.html")

@@ -6,7 +6,10 @@ Each is a module with one public function `section(figures) -> Section | None`, 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.sections import deferral
+from pipeline.sections import certify, deferral
 from pipeline.sections.base import Section
 
-ALL: dict[str, Callable[[Mapping[str, Any]], Section | None]] = {"defer": deferral.section}
+ALL: dict[str, Callable[[Mapping[str, Any]], Section | None]] = {
+    "certify": certify.section,
+    "defer": deferral.section,
+}
