@@ -29,6 +29,7 @@ STAGES = {
     "evaluate": "measure all candidates on gold, with intervals",
     "export": "write the best encoder as ONNX and check it against torch",
     "register": "log to MLflow, register the version, and let the gate decide on promotion",
+    "defer": "pass what the encoder is unsure of to the LLM, and what that is unsure of to people (label.target_error)",
     "certify": "measure the labels of the whole corpus on gold drawn from it, with intervals",
     "report": "write report.html",
 }

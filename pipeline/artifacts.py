@@ -121,6 +121,18 @@ class Prediction:
     logits: list[float]  # in label order
 
 
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A text for people to label, or to look at again."""
+
+    id: str
+    text: str
+    label: str  # the current one
+    confidence: float  # that it is right
+    reason: str  # deferred, disagreement, low_confidence, likely_wrong or error
+    suggested: str | None  # another label that somebody gave it
+
+
 Row = TypeVar("Row")
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), list[float]: pa.list_(pa.float64())}
 
@@ -207,7 +219,9 @@ BEST = Json(Path("data/best.json"))  # the candidate that is best on validation,
 MODELS = Path("models")  # models/<candidate>/
 EXPORT = Path("export")
 LABELLED = Path("labels")  # part-*.parquet, sidecars, manifest.json
-FINAL = Path("final")  # the same after the error target: labels of the encoder, the LLM and people
+FINAL = Path("final")  # the same parts, once the LLM and people have labelled what the encoder is unsure of
+REVIEW = Table(Path("data/review.parquet"), Review)
+REVIEWED = Path("data/reviewed.csv")  # what people said: id, label
 CERTIFICATE = Json(Path("certificate.json"))
 ERRORS = Path("data/errors.csv")
 PLOTS = Path("plots")
@@ -217,6 +231,7 @@ SUMMARY = Json(Path("metrics.json"))  # the figures in short, for `dvc metrics`
 STATE = Path(".llambert")  # outlives DVC's outs: response store, checkpoints, converted weights, lock
 STORE = STATE / "responses.sqlite"
 QUESTIONS = Table(STATE / "questions.parquet", Question)
+DEFERRED = Table(STATE / "deferred.parquet", Question)
 CHECKPOINTS = STATE / "checkpoints"
 LEARNT = STATE / "rounds"  # what the candidate of a round says of texts
 

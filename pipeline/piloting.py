@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pipeline import calibrating, parsing
+from pipeline.calibrating import Calibration
 from pipeline.params import Params
 from pipeline.parsing import Verdict
 from pipeline.responses import Answer
@@ -17,7 +18,7 @@ _ENOUGH = 20  # answers; fewer say nothing
 class Judge:
     """Turns answers into verdicts as `parse` does, with the calibration that the answers given at first ask for.
 
-    `gold` is validation gold: true labels and answers.
+    `gold` is validation gold: true labels and answers. `calibration` is the one that `parse` found, where it has run.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Judge:
         first: Sequence[Answer] = (),
         content_free: Sequence[Answer] = (),
         gold: Sequence[tuple[str, Answer]] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         self._task, self._params, self.min_yield = params.task, params.parse, params.parse.min_yield
         self._parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
@@ -33,7 +35,7 @@ class Judge:
         scores = calibrating.Scores(
             _scores(first), _scores(content_free), _scores([a for _, a in scored]), [label for label, _ in scored]
         )
-        self._calibration = calibrating.calibrate(scores, params.parse, params.task.names)
+        self._calibration = calibration or calibrating.calibrate(scores, params.parse, params.task.names)
 
     def __call__(self, answer: Answer) -> Verdict:
         """A label, or a reason why there is none."""

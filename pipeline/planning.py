@@ -1,7 +1,7 @@
 """What a run will need, before anything is paid: from the tokens of a random part of the texts to money and time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline import costing, weights
 from pipeline.annotators import Request
@@ -33,6 +33,11 @@ class Work:
         prompts = [count(request) for request in part.items]
         smallest = (min(prompts, default=0), at_most)
         return cls(part.total, Estimate.scaled(prompts, part.total), answer_tokens, smallest)
+
+    def part(self, share: float) -> "Work":
+        """A share of it."""
+        prompt = Estimate(self.prompt.value * share, self.prompt.margin * share)
+        return replace(self, requests=round(self.requests * share), prompt=prompt)
 
     @property
     def answers(self) -> float:

@@ -3,14 +3,12 @@
 import csv
 import heapq
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
-from pipeline import certifying, dag, gold_corpus, params, shards
+from pipeline import certifying, dag, gold_corpus, labelled, params, shards
 from pipeline.artifacts import FINAL, LABELLED
 from pipeline.errors import UserError
 from pipeline.params import Certify, Params
-from pipeline.stages import label
 from serving.files import replacing
 
 
@@ -116,10 +114,7 @@ def _there(settings: Params, block: Certify) -> dict[str, str]:
 
 def _first(settings: Params, block: Certify, count: int) -> list[tuple[str, str]]:
     """Return id and text of the texts that begin the permutation of what the stage `label` labels."""
-    ranked = (
-        (gold_corpus.rank(d.id, block.seed), d.id, d.text)
-        for d in islice(label.documents(settings), settings.label.max_rows)
-    )
+    ranked = ((gold_corpus.rank(d.id, block.seed), d.id, d.text) for d in labelled.documents(settings))
     return [(id_, text) for _, id_, text in heapq.nsmallest(count, ranked)]
 
 

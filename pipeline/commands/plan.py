@@ -10,6 +10,7 @@ from pipeline import annotators, costing, params, responses, sampling, shooting,
 from pipeline.annotators import Request
 from pipeline.annotators.endpoint import Asker
 from pipeline.artifacts import CORPUS, GOLD, SAMPLE, STORE, Document, Sampled, metrics
+from pipeline.commands import plan_target
 from pipeline.errors import UserError
 from pipeline.params import Endpoint, Mode, Params, RecordedAnnotator
 from pipeline.planning import Counter, Work, budget
@@ -84,11 +85,14 @@ class _Plan:
             self._row(f"LLM labels {self._corpus_name}", self._corpus),
             self._encoder(),
         ]
+        more, why = self._target()
+        rows += more
         notes = [
             ("tokens", self._tokens_note()),
             ("answers", self._answers_note()),
             ("prices", self._prices_note()),
             ("times", self._times_note()),
+            ("target", why),
             *(
                 ("budget", line)
                 for line in limits or ["none is set (annotate.budget): the run ends when all is answered"]
@@ -168,7 +172,7 @@ class _Plan:
 
     def _row(self, name: str, work: Work) -> tuple[str, ...]:
         if self._recorded:
-            return name, f"{work.requests:,}", "-", "-", "unknown" if work is self._corpus else "0", "-"
+            return name, f"{work.requests:,}", "-", "-", "0" if work is self._sample else "unknown", "-"
         seconds = work.seconds(self._params, self._pace)
         money = None if costing.unpriced(self._params) else work.money(self._prices, seconds)
         tokens = str(work.prompt), f"{work.answers:,.0f}"
@@ -181,6 +185,22 @@ class _Plan:
         money = None if seconds is None else per_hour.of(0, 0, seconds)
         texts = f"{self._corpus.requests:,}"
         return f"encoder labels {self._corpus_name}", texts, "-", "-", _money(money), duration(seconds)
+
+    def _target(self) -> tuple[list[tuple[str, ...]], str | None]:
+        """Rows about the error target, and how they came about or why there are none."""
+
+        def llm(name: str, requests: int) -> tuple[str, ...]:
+            share = requests / max(self._corpus.requests, 1)
+            return self._row(name, self._corpus.part(share))
+
+        try:
+            found = plan_target.rows(self._params, self._corpus.requests, llm, _money)
+        except UserError as error:
+            return [], str(error)
+        how = (
+            "as likely as not more, or less, from held-out texts and the gold there is; `llambert defer` then tests it"
+        )
+        return found, how if found else None
 
     def _tokens_note(self) -> str:
         if self._recorded:

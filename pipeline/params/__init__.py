@@ -114,6 +114,8 @@ class Params(Block):
             raise ValueError(f"label.precision '{self.label.precision}' is not among export.precisions")
         if self.label.runtime not in ("auto", *self.export.runtimes):
             raise ValueError(f"label.runtime '{self.label.runtime}' is not among export.runtimes")
+        if self.label.target_error is not None and self.certify is None:
+            raise ValueError("label.target_error needs gold drawn from the corpus: add the block `certify: {}`")
         return self
 
     @model_validator(mode="after")

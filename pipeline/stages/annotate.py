@@ -4,30 +4,26 @@ Every answer goes into the response store before it counts; the artifact is writ
 answers are looked at before the rest is paid for.
 """
 
-import json
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from heapq import nsmallest
 from itertools import chain, islice
 
-from pyarrow.parquet import ParquetFile
-
-from pipeline import annotators, costing, piloting, responses, shooting
+from pipeline import annotators, asking, costing, piloting, responses, shooting
 from pipeline.annotators import Annotator, Request
 from pipeline.artifacts import GOLD, QUESTIONS, RESPONSES, SAMPLE, STORE, Gold, Question, Response, Sampled, metrics
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.piloting import Judge, Tally
-from pipeline.prompts import Template, Variant
-from pipeline.responses import Answer, Origin, ResponseStore, Totals
+from pipeline.prompts import Template
+from pipeline.responses import Answer, ResponseStore, Totals
 from pipeline.spending import Spending
 from serving.progress import Advance, progress
 
 log = logging.getLogger("llambert")
-_ROWS = 5_000  # that are looked up in the store at once
 _OF_ANSWER = [field.name for field in fields(Answer)]  # what a response has of its answer
 
 
@@ -108,16 +104,14 @@ def _gold(params: Params) -> Iterator[Gold]:
 def _ask(params: Params, annotator: Annotator, store: ResponseStore, spending: Spending, advance: Advance) -> bool:
     """Answer the pilot, look at it, answer the rest; say whether anything was left to ask."""
     judge, pilot, asked = Judge(params), list(_pilot(params.annotate.pilot)), False
-    origin = Origin(params.annotate.annotator.kind, annotator.model, _prompt_hash(params))
     for questions in (pilot, islice(QUESTIONS, len(pilot), None)):
         tally = Tally(judge, params.task.names)
-        known = _Known(store)
-        for answers in annotator.answers(known.requests(questions), known, spending):
-            store.add(answers, origin)
-            spending.settle(answers)
+
+        def seen(answers: list[Answer], tally: Tally = tally) -> None:
             tally.add(answers)
             advance(len(answers), f"{spending}, {tally}")
-            asked = True
+
+        asked |= asking.ask(annotator, store, questions, spending, asking.origin(params, annotator), seen)
         if questions is pilot and pilot:
             judge = _look_at(params, pilot, store)
     return asked
@@ -163,7 +157,7 @@ def _responses(
         UserError: the budget (unless `partly`) or too many failures left questions open; the answers stay in the store.
     """
     prompt_hash, errors, answered, total = _prompt_hash(params), Counter[str](), 0, 0
-    for questions in _chunks(QUESTIONS):
+    for questions in asking.chunks(QUESTIONS):
         found = store.get(question.key for question in questions)
         total += len(questions)
         for q in questions:
@@ -191,39 +185,9 @@ def _responses(
         )
 
 
-class _Known:
-    """Which answers are stored, looked up by the thousand while the requests go by."""
-
-    def __init__(self, store: ResponseStore) -> None:
-        self._store = store
-        self._lately: deque[set[str]] = deque(maxlen=2)
-
-    def requests(self, questions: Iterable[Question]) -> Iterator[Request]:
-        """The questions as an annotator takes them."""
-        for chunk in _chunks(questions):
-            keys = json.dumps([question.key for question in chunk])
-            stored = self._store.read(
-                "SELECT key FROM responses WHERE key IN (SELECT value FROM json_each(?))", (keys,)
-            )
-            self._lately.append({key for (key,) in stored})
-            for q in chunk:
-                yield Request(q.id, q.text, None if q.variant is None else Variant.from_json(q.variant))
-
-    def __contains__(self, key: object) -> bool:
-        return any(key in some for some in self._lately) or key in self._store
-
-
 def _keys() -> Iterator[str]:
-    with ParquetFile(QUESTIONS.path) as file:
-        for batch in file.iter_batches(columns=["key"]):
-            yield from batch.column(0).to_pylist()
+    return asking.keys(QUESTIONS)
 
 
 def _prompt_hash(params: Params) -> str:
     return Template.of(params.annotate.prompt, params.task).hash
-
-
-def _chunks(questions: Iterable[Question]) -> Iterator[list[Question]]:
-    stream = iter(questions)
-    while chunk := list(islice(stream, _ROWS)):
-        yield chunk

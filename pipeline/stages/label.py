@@ -5,9 +5,9 @@ The ingested corpus, or another one, goes through the engine in shards; a killed
 
 import logging
 from collections.abc import Iterator
-from itertools import islice
 
-from pipeline.artifacts import CORPUS, EXPORT, LABELLED, Document, Table, Unusable, metrics
+from pipeline import labelled
+from pipeline.artifacts import CORPUS, EXPORT, LABELLED, Table, Unusable, metrics
 from pipeline.errors import UserError
 from pipeline.params import Params
 from serving import bulk, corpus
@@ -32,7 +32,7 @@ def run(params: Params) -> None:
     total = min(_survey(params), settings.max_rows or 2**63)
     if not total:
         raise UserError("there is no text to label: see label.corpus (the ingested corpus if null)")
-    rows = ((document.id, document.text) for document in islice(documents(params), settings.max_rows))
+    rows = ((document.id, document.text) for document in labelled.documents(params))
     parts = bulk.run(
         rows, engine, LABELLED, shard_rows=settings.shard_rows, total=total, min_confidence=settings.min_confidence
     )
@@ -54,14 +54,6 @@ def run(params: Params) -> None:
     )
     shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     log.info("label: %d texts in %s (%s)", count, LABELLED, shown)
-
-
-def documents(params: Params) -> Iterator[Document]:
-    """Return what this stage labels, in order, before `label.max_rows`."""
-    if params.label.corpus is None:
-        return iter(CORPUS)
-    rows = corpus.read(params.label.corpus, params.ingest.max_chars, "label.corpus")
-    return (row for row in rows if isinstance(row, Document))
 
 
 def _survey(params: Params) -> int:

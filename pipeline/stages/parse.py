@@ -64,6 +64,7 @@ def run(params: Params) -> None:
             "mean_confidence": float(np.mean([row.confidence for row in uniform])) if uniform else None,
             "teacher": {"answered": len(teacher), "rejected": len(unanswered)},
             "calibration": {"method": calibration.method, "log_loss": calibration.log_loss} if calibration else None,
+            "shift": calibration.shift.tolist() if calibration else None,
         }
     )
     log.info("parse: %d labels, %d rejected (yield %.1f %%)", len(labels), len(rejected), 100 * share)
