@@ -25,10 +25,11 @@ from pipeline.params.annotators import (
 from pipeline.params.base import Block, Name
 from pipeline.params.data import Ingest, Sample, Task
 from pipeline.params.delivery import Export, LabelParams, Register, Report
-from pipeline.params.training import Encoder, Evaluate, Tfidf, Train, Transformer
+from pipeline.params.training import Adapt, Encoder, Evaluate, Student, Tfidf, Train, Transformer
 from serving.locating import GoldSource, Source
 
 __all__ = [
+    "Adapt",
     "Annotate",
     "Budget",
     "Encoder",
@@ -54,6 +55,7 @@ __all__ = [
     "Sample",
     "Shots",
     "Source",
+    "Student",
     "Task",
     "Tfidf",
     "Train",
@@ -98,7 +100,7 @@ class Params(Block):
             raise ValueError("train.encoders needs the tfidf candidate: it is what an encoder has to beat")
         if not any(self.encoders[name].kind == "transformer" for name in self.train.encoders):
             raise ValueError("train.encoders needs at least one encoder of kind transformer: the engine runs no other")
-        if self.ingest.gold_train is None and (needs := {"gold", "combined"} & set(self.train.recipes)):
+        if self.ingest.gold_train is None and (needs := {"gold", "combined", "mixed"} & set(self.train.recipes)):
             raise ValueError(f"train.recipes {sorted(needs)} need ingest.gold_train; without gold use [llm]")
         if self.ingest.gold_train is None and self.annotate.prompt.shots:
             raise ValueError("annotate.prompt.shots are chosen from ingest.gold_train; without gold use `examples`")
