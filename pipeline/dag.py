@@ -16,7 +16,6 @@ _ROOT = Path(__file__).parents[1]
 _TEMPLATE = Path(__file__).with_name("template") / "dag.yaml"
 _STAGE = re.compile(r"^  (\w+):$")
 _DEPS = re.compile(r"^    deps: \[(.*)\]$")
-_OF_STUDENTS = ", train.student, encoders"  # params of train that not every project has
 OPTIONAL = re.compile(r"\$\{(\w+)\.(\w+)\.path\}")
 
 
@@ -31,7 +30,7 @@ def render(params: Params, code: str | None = None) -> str:
     for line in _TEMPLATE.read_text().splitlines():
         stage = found[1] if (found := _STAGE.match(line)) else stage
         if not (deps := _DEPS.match(line)):
-            lines.append(line if params.train.student else line.replace(_OF_STUDENTS, ""))
+            lines.append(line)
             continue
         items = [item for item in deps[1].split(", ") if _given(item, params)]
         if code is not None:

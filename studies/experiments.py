@@ -42,6 +42,7 @@ class Experiment:
     test: list[Text] = field(default_factory=list)
     train: dict[str, Any] = field(default_factory=dict)  # more of the block `train`, `soft_labels` apart
     facts: dict[str, Any] = field(default_factory=dict)  # for the table: condition, size, share
+    group: str = ""  # experiments of a group have the same texts: combined goes on from llm
 
     @property
     def result(self) -> Path:
@@ -77,7 +78,10 @@ def run(experiment: Experiment) -> dict[str, Any]:
     }  # fmt: skip
     experiment.result.parent.mkdir(parents=True, exist_ok=True)
     Json(experiment.result).write(figures)
-    shutil.rmtree(_place(experiment))
+    if not experiment.group:
+        shutil.rmtree(_place(experiment))
+    elif experiment.recipe != "llm":
+        shutil.rmtree(_place(experiment) / MODELS / candidate)
     return figures
 
 
@@ -104,7 +108,7 @@ def _held_out(texts: Sequence[Text]) -> list[bool]:
 
 
 def _place(experiment: Experiment) -> Path:
-    return WORK / experiment.study / experiment.name
+    return WORK / experiment.study / (experiment.group or experiment.name)
 
 
 @contextmanager
@@ -146,8 +150,6 @@ def _params(experiment: Experiment) -> Params:
     extra = dict(experiment.train)
     if experiment.strong:
         extra["strong"] = {"path": _strong(experiment)}
-    if "tfidf" in extra:
-        settings["other"] = extra.pop("tfidf")
     return Params.model_validate(
         {
             "task": {"name": "study", "criterion": "?", "labels": {label: [] for label in experiment.labels}},

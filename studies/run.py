@@ -3,8 +3,8 @@
     python -m studies.run NAME [--machine gpu] [--encoders minilm=embedded:minilm tfidf=tfidf] [--sizes 200 400]
         [--shares 0 10] [--seeds 1 2 3] [--test 2000] [--extra labels.csv] [--only WORD] [--list]
 
-NAME is imdb, size, flips, umls, recipes or errors. A run writes studies/results/NAME/RUN.json when it is over; the table
-and the plot of all runs that are over go to studies/results/NAME.md and NAME.svg. Kill it whenever you want.
+NAME is imdb, size, flips, umls, recipes or errors. A run writes studies/results/NAME/RUN.json when it is over; table and
+plot of all runs that are over go to studies/results/NAME.md and NAME.svg. Kill it whenever you want.
 """
 
 import argparse
@@ -75,6 +75,7 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     options = _options(arguments)
     wanted = [run for run in getattr(plans, arguments.name)(options) if arguments.only in run.name]
+    wanted = [run for run in wanted if not plans.repeats(run, options)]
     missing = [run for run in wanted if not run.result.exists()]
     print(f"{len(wanted)} runs, {len(missing)} to do", flush=True)
     for run in missing:

@@ -68,6 +68,7 @@ class Student(Block):
     min_confidence: Share = 0.9  # of what self_trained believes
     folds: Annotated[int, Field(ge=2)] = 2  # distilled: parts of the labels, each judged by models of the others
     label_weight: Share = 0.5  # distilled: of a text's own label against those models
+    beside: Tfidf | None = Tfidf(kind="tfidf")  # distilled: who is asked beside an encoder, since it errs differently
 
 
 class Train(Block):

@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipeline import gold as people
@@ -34,8 +35,7 @@ def run(params: Params, candidate: str) -> None:
     learner = Learner(name, encoder, int(seed), data.labels, _unlabelled)
     teachers = CHECKPOINTS / f"{candidate}.teachers"
     if recipe in training.TAUGHT and params.train.student:
-        learners = [replace(one, place=teachers) for one in (learner, *_others(params, learner))]
-        phases = learning.taught(recipe, learners, phases, params.train.student)
+        phases = learning.taught(recipe, _teachers(learner, params, teachers), phases, params.train.student)
     target = MODELS / candidate
     built = CHECKPOINTS / f"{candidate}.built"
     shutil.rmtree(built, ignore_errors=True)
@@ -75,11 +75,11 @@ def _unlabelled(count: int) -> list[str]:
     return [document.text for document in sampling.draw(CORPUS, count, 0, known)[0]]
 
 
-def _others(params: Params, student: Learner) -> list[Learner]:
-    """Who else teaches an encoder that is distilled: the first TF-IDF of params.yaml, which errs differently."""
-    named = [(name, params.encoders[name]) for name in params.train.encoders]
-    others = [replace(student, name=name, encoder=encoder) for name, encoder in named if encoder.kind == "tfidf"]
-    return others[:1] if student.encoder.kind == "transformer" else []
+def _teachers(student: Learner, params: Params, place: Path) -> list[Learner]:
+    """Who teaches: the student's own encoder, and TF-IDF beside it."""
+    beside = params.train.student and params.train.student.beside
+    own = replace(student, place=place)
+    return [own, replace(own, name="beside", encoder=beside)] if beside and student.encoder.kind != "tfidf" else [own]
 
 
 def _write_curve(candidate: str, history: list[dict[str, Any]]) -> None:
