@@ -23,6 +23,7 @@ from pipeline.params.annotators import (
     VllmAnnotator,
 )
 from pipeline.params.base import Block, Name
+from pipeline.params.certification import Certify, CorpusGold
 from pipeline.params.data import Ingest, Sample, Task
 from pipeline.params.delivery import Export, LabelParams, Register, Report
 from pipeline.params.training import Adapt, Encoder, Evaluate, Student, Tfidf, Train, Transformer
@@ -32,6 +33,8 @@ __all__ = [
     "Adapt",
     "Annotate",
     "Budget",
+    "Certify",
+    "CorpusGold",
     "Encoder",
     "Endpoint",
     "Evaluate",
@@ -80,6 +83,7 @@ class Params(Block):
     export: Export
     label: LabelParams
     report: Report
+    certify: Certify | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
