@@ -1,6 +1,6 @@
 """The studies as lists of experiments: pure functions of the data and the options. Seeds come outermost.
 
-imdb     tables 1 and 2: gold | LLM labels | LLM labels of these and extra texts | LLM labels of the extra ones, then gold
+imdb     tables 1 and 2: gold | LLM labels | those and labels of extra texts | LLM labels of the extra ones, then gold
 size     figure 1, left: accuracy by the number of training texts, gold and LLM labels of the same ones
 flips    figure 1, right: a share of the gold labels replaced by wrong ones at random
 umls     the table of UMLS: gold | LLM labels | combined, and the recipes of this project

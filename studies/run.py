@@ -3,8 +3,8 @@
     python -m studies.run NAME [--machine gpu] [--encoders minilm=embedded:minilm tfidf=tfidf] [--sizes 200 400]
         [--shares 0 10] [--seeds 1 2 3] [--test 2000] [--extra labels.csv] [--only WORD] [--list]
 
-NAME is imdb, size, flips, umls, recipes or errors. A run writes studies/results/NAME/RUN.json when it is over; table and
-plot of all runs that are over go to studies/results/NAME.md and NAME.svg. Kill it whenever you want.
+NAME is imdb, size, flips, umls, recipes or errors. A run that is over has studies/results/NAME/RUN.json; table and
+plot of all of them go to studies/results/NAME.md and NAME.svg. Kill it whenever you want.
 """
 
 import argparse
