@@ -72,6 +72,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "seed": experiment.seed, "settings": experiment.encoder, "trained_on": trained["texts"],
         "test_texts": len(truth), "right": int((probabilities.argmax(axis=1) == truth).sum()),
         "accuracy": float((probabilities.argmax(axis=1) == truth).mean()),
+        "right_bits": np.packbits(probabilities.argmax(axis=1) == truth).tobytes().hex(),  # a bit a test text
         "validation_accuracy": float((judged.argmax(axis=1) == known).mean()),
         "validation_log_loss": scoring.log_loss(np.log(np.maximum(judged, 1e-12)), known),
         "seconds": round(time.perf_counter() - start, 1),

@@ -7,7 +7,7 @@ seeds; [low, high] is Wilson's 95 % interval for one run, which speaks of the te
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from pipeline import scoring
+from pipeline.params import Evaluate
 from serving.files import replacing
 
 RESULTS = Path("studies/results")
@@ -31,6 +32,7 @@ class Cell:
 
     by_seed: dict[int, float]
     texts: int
+    right: dict[int, str] = field(default_factory=dict)  # a bit a test text, in hexadecimal, by seed
 
     def __str__(self) -> str:
         """Mean and interval."""
@@ -41,13 +43,24 @@ class Cell:
         return f"{over['accuracy_mean']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
     def gain(self, base: "Cell") -> str:
-        """Difference to another condition with the same seeds, paired by seed."""
+        """Difference to another condition: over seeds that both have, or on the same texts where it is one seed."""
         seeds = sorted(self.by_seed.keys() & base.by_seed.keys())
         if not seeds:
             return ""
         over = scoring.over_seeds([self.by_seed[seed] - base.by_seed[seed] for seed in seeds], 0.95)
-        half = "" if over["accuracy_half_width"] is None else f" ± {over['accuracy_half_width']:.2f}"
-        return f"{over['accuracy_mean']:+.2f}{half}"
+        if over["accuracy_half_width"] is not None:
+            return f"{over['accuracy_mean']:+.2f} ± {over['accuracy_half_width']:.2f}"
+        if not (self.right.get(seeds[0]) and base.right.get(seeds[0])):
+            return f"{over['accuracy_mean']:+.2f}"
+        ours, theirs = (cell.bits(seeds[0]) for cell in (self, base))
+        found = scoring.paired(ours, theirs, Evaluate())
+        return "{value:+.2f} [{low:+.2f}, {high:+.2f}]".format(
+            **{key: 100 * found[key] for key in ("value", "low", "high")}
+        )
+
+    def bits(self, seed: int) -> scoring.Bools:
+        """Whether each test text was labelled right (texts,)."""
+        return np.unpackbits(np.frombuffer(bytes.fromhex(self.right[seed]), dtype=np.uint8))[: self.texts].astype(bool)
 
 
 def wilson(share: float, texts: int) -> tuple[float, float]:
@@ -74,7 +87,11 @@ def cells(runs: Runs, *keys: str) -> dict[tuple[Any, ...], Cell]:
     for run in runs:
         grouped.setdefault(tuple(run.get(key) for key in keys), []).append(run)
     return {
-        key: Cell({run["seed"]: 100 * run["accuracy"] for run in found}, found[0]["test_texts"])
+        key: Cell(
+            {run["seed"]: 100 * run["accuracy"] for run in found},
+            found[0]["test_texts"],
+            {run["seed"]: run.get("right_bits", "") for run in found},
+        )
         for key, found in grouped.items()
     }
 

@@ -61,6 +61,10 @@ def test_cells_put_seeds_together_and_gains_are_paired() -> None:
     assert str(a) == "92.00 ± 4.97 (3)"  # 4.303 * 2 / sqrt(3)
     assert a.gain(b) == "+1.00 ± 0.00"
     assert str(Cell({1: 90.0}, 100)) == "90.00 [82.56, 94.48]"
+    right = np.arange(1000) < 900
+    one, other = (Cell({1: 100 * r.mean()}, 1000, {1: np.packbits(r).tobytes().hex()}) for r in (right, ~right))
+    assert (one.bits(1) == right).all()
+    assert one.gain(other).startswith("+80.00 [+7")
     np.testing.assert_allclose(tables.wilson(0.0, 10), (0, 0.2775), atol=1e-4)
 
 
