@@ -80,7 +80,7 @@ def fit(params: Transformer, start: str, texts: list[str], work: Path, target: P
     tokenizer = AutoTokenizer.from_pretrained(start)
     if tokenizer.mask_token_id is None:
         raise UserError(f"encoder '{start}' has no mask token: take `adapt` out of its settings")
-    model = AutoModelForMaskedLM.from_pretrained(start, use_safetensors=True, dtype=torch.float32)
+    model: Any = AutoModelForMaskedLM.from_pretrained(start, use_safetensors=True, dtype=torch.float32)
     computing.choose_attention(model, "cuda" if torch.cuda.is_available() else "cpu", params.max_tokens)
     tokenizer.save_pretrained(target)
     tokenize = TextTokenizer(target / "tokenizer.json", params.max_tokens, params.truncation)
@@ -101,7 +101,7 @@ def fit(params: Transformer, start: str, texts: list[str], work: Path, target: P
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=finetuning.last_complete(work))
-    trainer.model.save_pretrained(work / "masked")
+    model.save_pretrained(work / "masked")
     AutoModel.from_pretrained(work / "masked", use_safetensors=True).save_pretrained(target)
 
 
