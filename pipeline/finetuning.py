@@ -149,10 +149,10 @@ def fit(
             data_collator=DataCollatorWithPadding(tokenizer),
             compute_loss_func=_loss(phase.train, params.class_weights),
             compute_metrics=_accuracy,
-            callbacks=[_Watch(params.patience, advance)],
+            callbacks=[watch(params.patience, advance)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last_complete(work))
+        trainer.train(resume_from_checkpoint=last_complete(work))
     model.save_pretrained(target)
     return _curve(trainer.state.log_history, phase.name)
 
@@ -209,6 +209,17 @@ def logits(
     return mean_of_pieces(result, owners, len(texts)).astype(np.float64)
 
 
+def watch(patience: int, advance: Advance) -> TrainerCallback:
+    """What shows progress, marks checkpoints as complete, and stops after `patience` evaluations without a gain."""
+    return _Watch(patience, advance)
+
+
+def use_bf16(params: Transformer) -> bool:
+    """Whether matrices are multiplied in bfloat16."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return params.dtype == "bfloat16" or (params.dtype == "auto" and computing.best_dtype(device) == torch.bfloat16)
+
+
 def _check_room(model: Any, work: Path) -> None:  # noqa: ANN401
     """Raise a UserError before hours of work where a full disk would end them: torch reports that as a crash."""
     wanted = _CHECKPOINTS_KEPT * 3 * sum(parameter.nbytes for parameter in model.parameters())  # weights, two moments
@@ -222,10 +233,6 @@ def _check_room(model: Any, work: Path) -> None:  # noqa: ANN401
 def _arguments(params: Transformer, texts: int, seed: int, work: Path) -> TrainingArguments:
     per_epoch = -(-texts // params.batch_size)
     every = max(per_epoch // params.evaluations_per_epoch, 1)
-    use_bf16 = params.dtype == "bfloat16" or (
-        params.dtype == "auto"
-        and computing.best_dtype("cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
-    )
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=params.epochs,
@@ -245,7 +252,7 @@ def _arguments(params: Transformer, texts: int, seed: int, work: Path) -> Traini
         greater_is_better=False,
         seed=seed,
         data_seed=seed,
-        bf16=use_bf16,
+        bf16=use_bf16(params),
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
@@ -270,7 +277,7 @@ def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - transforme
     return {"accuracy": float(hits.mean())}
 
 
-def _last_complete(work: Path) -> str | None:
+def last_complete(work: Path) -> str | None:
     """The newest checkpoint that was written to its end; remove those that were not."""
     checkpoints = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for checkpoint in checkpoints:

@@ -31,13 +31,17 @@ class Splits:
     leaks: dict[str, int]
 
 
-def read(source: GoldSource, split: str, task: Task, max_chars: int) -> tuple[list[Gold], list[Unusable]]:
+def read(
+    source: GoldSource, split: str, task: Task, max_chars: int, key: str | None = None
+) -> tuple[list[Gold], list[Unusable]]:
     """Read the gold of one split. A label may be any word of `task.labels`, in any case, or an integer.
+
+    `key` is the place in params.yaml that named it, if it is not ingest.gold_SPLIT.
 
     Raises:
         UserError: a label is none of the task's, all rows have the same one, or no row can be used.
     """
-    key = f"ingest.gold_{split}"
+    key = key or f"ingest.gold_{split}"
     words = {word.casefold(): label for label, more in task.labels.items() for word in (label, *more)}
     rows: dict[str, Gold] = {}
     unusable: list[Unusable] = []

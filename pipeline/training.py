@@ -1,14 +1,18 @@
 """What a candidate is trained on: recipes turn LLM labels and gold into phases of texts with target probabilities.
 
-llm        the LLM's labels
-gold       what people labelled
-combined   the LLM's labels, then gold (Csanady et al. 2024, arXiv 2403.15938)
+llm           the LLM's labels
+gold          what people labelled
+combined      the LLM's labels, then gold (Csanady et al. 2024, arXiv 2403.15938)
+mixed         both in one phase
+weak_strong   the LLM's labels, then those that a stronger LLM gave to fewer texts (`train.strong`)
+self_trained  what the candidate itself says of unlabelled texts, beside the labels (pipeline/teaching.py)
+distilled     what models that haven't learnt a text say of it, beside its label (pipeline/teaching.py)
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ from pipeline.artifacts import Gold, Label
 from pipeline.errors import UserError
 
 Floats = npt.NDArray[np.float64]
+TAUGHT = ("self_trained", "distilled")  # recipes whose last phases need a teacher of our own first
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,13 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def __add__(self, other: "Examples") -> "Examples":
+        return Examples(self.texts + other.texts, np.concatenate([self.targets, other.targets]))
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "Examples":
+        """Those that are `chosen` (texts,)."""
+        return Examples([text for text, keep in zip(self.texts, chosen, strict=True) if keep], self.targets[chosen])
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,24 @@ class Data:
     texts: dict[str, str]  # of the sample, by id
     llm: list[Label]
     gold: list[Gold]
+    strong: list[Gold] = field(default_factory=list)  # what a stronger LLM labelled, none of it evaluation texts
+    rest: list[str] = field(default_factory=list)  # texts that nobody labelled
 
     def phases(self, recipe: str, soft: bool) -> list[Phase]:
-        """The phases of a recipe.
+        """The phases of a recipe; of one that is `TAUGHT` those of its teacher.
 
         Raises:
             UserError: there are no texts for it, or all have one label.
         """
         llm = ("llm", self._llm("train", soft), self._llm("held_out", soft))
         gold = ("gold", self._gold("train"), self._gold("validation"))
-        wanted = {"llm": [llm], "gold": [gold], "combined": [llm, gold]}[recipe]
+        strong = ("strong", self._people(self.strong), llm[2])
+        mixed = ("mixed", llm[1] + gold[1], gold[2])
+        taught = [llm, gold] if len(gold[1]) else [llm]
+        wanted = {
+            "llm": [llm], "gold": [gold], "combined": [llm, gold], "mixed": [mixed], "weak_strong": [llm, strong],
+            "self_trained": taught, "distilled": taught,
+        }[recipe]  # fmt: skip
         for name, train, validation in wanted:
             if not len(train) or not len(validation):
                 raise UserError(f"recipe '{recipe}' has {len(train)} {name} texts to train on and {len(validation)} to "
@@ -71,10 +91,12 @@ class Data:
     def _llm(self, split: str, soft: bool) -> Examples:
         rows = [row for row in self.llm if row.split == split]
         targets = np.array([row.probabilities for row in rows]) if soft else self._one_hot([row.label for row in rows])
-        return Examples([self.texts[row.id] for row in rows], targets)
+        return Examples([self.texts[row.id] for row in rows], targets.reshape(-1, len(self.labels)))
 
     def _gold(self, split: str) -> Examples:
-        rows = [row for row in self.gold if row.split == split]
+        return self._people([row for row in self.gold if row.split == split])
+
+    def _people(self, rows: Sequence[Gold]) -> Examples:
         return Examples([row.text for row in rows], self._one_hot([row.label for row in rows]))
 
     def _one_hot(self, names: Sequence[str]) -> Floats:

@@ -6,7 +6,7 @@ import pytest
 from test_finetuning import LABELS, PHASE, encoder, examples, settings
 
 from pipeline.artifacts import MODELS, Json
-from pipeline.stages import train
+from pipeline.learning import Learner
 from pipeline.training import Phase
 
 PHASES = {"llm": [PHASE], "combined": [PHASE, Phase("gold", examples(16, 3), examples(8, 4))]}
@@ -17,7 +17,9 @@ def trained(order: list[str], start: Path) -> dict[str, bytes]:
     for recipe in order:
         built = MODELS / f"tiny-{recipe}-1"
         built.mkdir(parents=True)
-        facts = train._finetune(settings(model=str(start), epochs=2), LABELS, PHASES[recipe], "tiny", 1, built)
+        facts = Learner("tiny", settings(model=str(start), epochs=2), 1, LABELS, lambda _: []).learn(
+            PHASES[recipe], built
+        )
         Json(built / "candidate.json").write(facts)
     return {recipe: (MODELS / f"tiny-{recipe}-1" / "model.safetensors").read_bytes() for recipe in order}
 

@@ -46,6 +46,23 @@ def test_recipes_join_by_id_and_never_see_test_gold() -> None:
     assert (first.train.texts, second.train.texts) == (llm.train.texts, gold.train.texts)
 
 
+def test_mixed_is_one_phase_and_strong_labels_come_after_weak_ones() -> None:
+    (mixed,) = DATA.phases("mixed", soft=True)
+    assert mixed.train.texts == ["sampled 3", "sampled 0", "person 1", "person 3"]
+    assert mixed.train.targets.tolist() == [[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0, 0, 1], [1, 0, 0]]
+    assert mixed.validation.texts == ["person 2"]
+    strong = [Gold("x1", "strong 1", "h", "mixed", "train"), Gold("x2", "strong 2", "h", "negative", "train")]
+    weak, last = replace(DATA, strong=strong).phases("weak_strong", soft=True)
+    assert weak.train.texts == ["sampled 3", "sampled 0"]
+    assert (last.train.texts, last.validation.texts) == (["strong 1", "strong 2"], ["sampled 1"])
+
+
+def test_teachers_learn_gold_after_llm_labels_where_there_is_gold() -> None:
+    for recipe in training.TAUGHT:
+        assert [p.name for p in DATA.phases(recipe, soft=True)] == ["llm", "gold"]
+        assert [p.name for p in replace(DATA, gold=[]).phases(recipe, soft=True)] == ["llm"]
+
+
 def test_targets_are_probabilities_or_certain() -> None:
     soft, hard = DATA.phases("combined", soft=True), DATA.phases("combined", soft=False)
     assert soft[0].train.targets.tolist() == [[0.1, 0.7, 0.2], [0.8, 0.1, 0.1]]

@@ -27,10 +27,11 @@ from pipeline.params.certification import Certify, CorpusGold
 from pipeline.params.data import Ingest, Sample, Task
 from pipeline.params.delivery import Export, LabelParams, Register, Report
 from pipeline.params.rounds import Rounds, Stop
-from pipeline.params.training import Encoder, Evaluate, Tfidf, Train, Transformer
+from pipeline.params.training import Adapt, Encoder, Evaluate, Student, Tfidf, Train, Transformer
 from serving.locating import GoldSource, Source
 
 __all__ = [
+    "Adapt",
     "Annotate",
     "Budget",
     "Certify",
@@ -60,6 +61,7 @@ __all__ = [
     "Shots",
     "Source",
     "Stop",
+    "Student",
     "Task",
     "Tfidf",
     "Train",
@@ -106,7 +108,7 @@ class Params(Block):
             raise ValueError("train.encoders needs the tfidf candidate: it is what an encoder has to beat")
         if not any(self.encoders[name].kind == "transformer" for name in self.train.encoders):
             raise ValueError("train.encoders needs at least one encoder of kind transformer: the engine runs no other")
-        if self.ingest.gold_train is None and (needs := {"gold", "combined"} & set(self.train.recipes)):
+        if self.ingest.gold_train is None and (needs := {"gold", "combined", "mixed"} & set(self.train.recipes)):
             raise ValueError(f"train.recipes {sorted(needs)} need ingest.gold_train; without gold use [llm]")
         if self.ingest.gold_train is None and self.annotate.prompt.shots:
             raise ValueError("annotate.prompt.shots are chosen from ingest.gold_train; without gold use `examples`")

@@ -5,6 +5,18 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.params.base import Block, Name, Positive, Seed, Share
+from serving.locating import GoldSource
+
+Recipe = Literal["llm", "gold", "combined", "mixed", "weak_strong", "self_trained", "distilled"]
+
+
+class Adapt(Block):
+    """Masked-language-model training on texts of the corpus before any label is seen (arXiv 2004.10964)."""
+
+    texts: Positive = 20_000
+    epochs: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
 
 
 class Transformer(Block):
@@ -24,6 +36,7 @@ class Transformer(Block):
     soft_labels: bool = True
     class_weights: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    adapt: Adapt | None = None
 
 
 class Tfidf(Block):
@@ -48,13 +61,33 @@ class Tfidf(Block):
 Encoder = Annotated[Transformer | Tfidf, Field(discriminator="kind")]
 
 
+class Student(Block):
+    """How the recipes self_trained and distilled teach (pipeline/teaching.py)."""
+
+    texts: Annotated[int, Field(ge=0)] = 10_000  # unlabelled ones of the corpus
+    min_confidence: Share = 0.9  # of what self_trained believes
+    folds: Annotated[int, Field(ge=2)] = 2  # distilled: parts of the labels, each judged by models of the others
+    label_weight: Share = 0.5  # distilled: of a text's own label against those models
+    beside: Tfidf | None = Tfidf(kind="tfidf")  # distilled: who is asked beside an encoder, since it errs differently
+
+
 class Train(Block):
     """Candidates are encoders x recipes x seeds."""
 
     encoders: Annotated[list[Name], Field(min_length=1)]
-    recipes: Annotated[list[Literal["llm", "gold", "combined"]], Field(min_length=1)]
+    recipes: Annotated[list[Recipe], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     gold_sampled_only: bool = False  # gold of exactly the texts that the LLM labelled (to compare the two)
+    strong: GoldSource | None = None  # labels that a stronger LLM gave, for weak_strong
+    student: Student | None = None
+
+    @model_validator(mode="after")
+    def _has_what_recipes_need(self) -> Self:
+        if "weak_strong" in self.recipes and self.strong is None:
+            raise ValueError("recipe weak_strong needs `strong`: a file of texts with the labels of a stronger LLM")
+        if (taught := {"self_trained", "distilled"} & set(self.recipes)) and self.student is None:
+            raise ValueError(f"recipes {sorted(taught)} need `student`; `student: {{}}` takes the usual settings")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import choosing, costing, growing, learning, sampling, scoring
+from pipeline import choosing, costing, growing, pupils, sampling, scoring
 from pipeline.artifacts import CORPUS, GOLD, ROUNDS, SAMPLE, Label, metrics
 from pipeline.drawing import Frame, Growing
 from pipeline.errors import UserError
@@ -119,7 +119,7 @@ class _Growth:
         phase = data.phases("llm", encoder.soft_labels)[0]
         rest = self.sample.frame.rest if settings.strategy == "uncertain" else []
         texts = [document.text for document in [*self.sample.frame.held_out, *rest]]
-        learnt = learning.learn(encoder, data.labels, phase, texts, params.sample.seed)
+        learnt = pupils.learn(encoder, data.labels, phase, texts, params.sample.seed)
         self.train_s += learnt.seconds
         held_out = len(texts) - len(rest)
         self.said.append(learnt.probabilities[:held_out].argmax(axis=1))

@@ -7,16 +7,17 @@ import csv
 import logging
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline import training, weights
-from pipeline.artifacts import CHECKPOINTS, GOLD, LABELS, MODELS, PLOTS, SAMPLE, Json
+from pipeline import gold as people
+from pipeline import learning, sampling, training
+from pipeline.artifacts import CHECKPOINTS, CORPUS, GOLD, LABELS, MODELS, PLOTS, SAMPLE, Gold, Json
 from pipeline.errors import UserError
-from pipeline.params import Params, Tfidf, Transformer
-from pipeline.training import Data, Examples, Phase
+from pipeline.learning import Learner
+from pipeline.params import Params
+from pipeline.training import Data
 from serving.files import replacing
 
 log = logging.getLogger("llambert")
@@ -31,14 +32,16 @@ def run(params: Params, candidate: str) -> None:
     encoder, start = params.encoders[name], time.perf_counter()
     data = _data(params)
     phases = data.phases(recipe, encoder.soft_labels)
+    learner = Learner(name, encoder, int(seed), data.labels, _unlabelled)
+    teachers = CHECKPOINTS / f"{candidate}.teachers"
+    if recipe in training.TAUGHT and params.train.student:
+        phases = learning.taught(recipe, _teachers(learner, params, teachers), phases, params.train.student)
     target = MODELS / candidate
     built = CHECKPOINTS / f"{candidate}.built"
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir(parents=True)
-    if isinstance(encoder, Tfidf):
-        details = _baseline(encoder, phases, int(seed), built)
-    else:
-        details = _finetune(encoder, data.labels, phases, name, int(seed), built)
+    shutil.rmtree(target, ignore_errors=True)
+    details = learner.learn(phases, built)
     facts: dict[str, Any] = {
         "candidate": candidate, "encoder": name, "kind": encoder.kind, "recipe": recipe, "seed": int(seed),
         "labels": data.labels, "texts": {phase.name: len(phase.train) for phase in phases}, "history": [],
@@ -46,74 +49,37 @@ def run(params: Params, candidate: str) -> None:
     facts |= {"seconds": time.perf_counter() - start} | details
     Json(built / "candidate.json").write(facts)
     _write_curve(candidate, facts["history"])
-    shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
     built.rename(target)
+    shutil.rmtree(teachers, ignore_errors=True)
     log.info("train: %s from %s, %.0f s", candidate, facts["texts"], facts["seconds"])
 
 
 def _data(params: Params) -> Data:
     gold = list(GOLD)
     sample = list(SAMPLE)
+    evaluation = {row.text_hash for row in gold if row.split != "train"}
     if params.train.gold_sampled_only:
         hashes = {row.text_hash for row in sample}
         gold = [row for row in gold if row.split != "train" or row.text_hash in hashes]
-    return Data(params.task.names, {row.id: row.text for row in sample}, list(LABELS), gold)
+    strong: list[Gold] = []
+    if params.train.strong is not None:
+        read = people.read(params.train.strong, "train", params.task, params.ingest.max_chars, "train.strong")
+        strong = [row for row in read[0] if row.text_hash not in evaluation]
+    return Data(params.task.names, {row.id: row.text for row in sample}, list(LABELS), gold, strong)
 
 
-def _baseline(encoder: Tfidf, phases: list[Phase], seed: int, built: Path) -> dict[str, Any]:
-    from pipeline import tfidf
-
-    texts = [text for phase in phases for text in phase.train.texts]
-    tfidf.save(tfidf.fit(encoder, Examples(texts, np.concatenate([p.train.targets for p in phases])), seed), built)
-    settings = encoder.model_dump(mode="json") | {"seed": seed}
-    return {"fingerprint": training.fingerprint("tfidf", phases[-1], settings)}
+def _unlabelled(count: int) -> list[str]:
+    """Distinct texts of the corpus that nobody labelled and nothing is evaluated on; the same ones every time."""
+    known = {row.text_hash for table in (GOLD, SAMPLE) for row in table}
+    return [document.text for document in sampling.draw(CORPUS, count, 0, known)[0]]
 
 
-def _finetune(
-    encoder: Transformer, labels: list[str], phases: list[Phase], name: str, seed: int, built: Path
-) -> dict[str, Any]:
-    settings = encoder.model_dump(mode="json") | {"seed": seed, "labels": labels}
-    base, start = weights.identity(encoder.model), weights.encoder_directory(encoder.model)
-    history: list[dict[str, Any]] = []
-    seconds = 0.0
-    for phase in phases:
-        base = training.fingerprint(base, phase, settings)
-        work = CHECKPOINTS / base
-        done = Json(work / "phase.json")
-        sibling = _finished(f"{name}-llm-{seed}", base) if phase is not phases[-1] else None
-        if sibling is None and not done.path.exists():
-            done.write(_phase(encoder, labels, start, phase, seed, work))
-            for checkpoint in work.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
-        directory, result = sibling or (work / "model", done.read())
-        start = str(directory)
-        history += result["history"]
-        seconds += result["seconds"]
-    shutil.copytree(start, built, dirs_exist_ok=True)
-    shutil.rmtree(CHECKPOINTS / base)
-    return {
-        "fingerprint": base, "history": history, "seconds": seconds,
-        "max_tokens": encoder.max_tokens, "truncation": encoder.truncation,
-    }  # fmt: skip
-
-
-def _phase(encoder: Transformer, labels: list[str], start: str, phase: Phase, seed: int, work: Path) -> dict[str, Any]:
-    """Train a phase into `work`/model."""
-    from pipeline import finetuning
-
-    began = time.perf_counter()
-    history = finetuning.fit(encoder, labels, start, phase, seed, work, work / "model")
-    return {"history": history, "seconds": time.perf_counter() - began}
-
-
-def _finished(candidate: str, fingerprint: str) -> tuple[Path, dict[str, Any]] | None:
-    """The llm candidate of the same encoder and seed, if it is exactly the first phase that is needed."""
-    path = MODELS / candidate / "candidate.json"
-    if not path.exists() or (facts := Json(path).read())["fingerprint"] != fingerprint:
-        return None
-    log.info("train: starting from %s, which learned the same LLM labels", candidate)
-    return MODELS / candidate, facts
+def _teachers(student: Learner, params: Params, place: Path) -> list[Learner]:
+    """Who teaches: the student's own encoder, and TF-IDF beside it."""
+    beside = params.train.student and params.train.student.beside
+    own = replace(student, place=place)
+    return [own, replace(own, name="beside", encoder=beside)] if beside and student.encoder.kind != "tfidf" else [own]
 
 
 def _write_curve(candidate: str, history: list[dict[str, Any]]) -> None:
