@@ -42,11 +42,11 @@ class Combination:
     """What turns the annotators' probabilities into one.
 
     `labels_from_best` says that the combination knows how sure to be, but has not shown that it chooses better than the
-    best annotator alone: then its label is that one's, wherever it has one.
+    best annotator alone: then its label is that one's (where it has none, the next best one's).
     """
 
     shape: Shape
-    best: int  # annotator
+    order: Ints  # annotators, the best first
     blur: Floats  # (annotators,)
     bias: Floats  # (labels,)
     weights: Floats  # (channels, labels)
@@ -55,10 +55,20 @@ class Combination:
     losses: tuple[tuple[Shape, float, float], ...] = ()  # cross-validated log loss, and accuracy
     gain: tuple[int, int] = (0, 0)  # texts on which it alone is right, and the best alone, cross-validated
 
+    @property
+    def best(self) -> int:
+        """The annotator that fits gold best."""
+        return int(self.order[0])
+
     def __call__(self, said: Floats) -> Floats:
         """(texts, annotators, labels) probabilities, NaN where one gave none, to (texts, labels)."""
-        probabilities = softmax(self.bias + np.einsum("ncl,cl->nl", _channels(said, self.blur), self.weights))
-        return _led_by(probabilities, said[:, self.best]) if self.labels_from_best else probabilities
+        x = _channels(said, self.blur)
+        leader = self.order[(~np.isnan(said).any(axis=2))[:, self.order].argmax(axis=1)]  # the best that answered
+        rows = np.arange(len(said))
+        if self.shape.family == "alone":
+            return softmax(x[rows, leader])
+        probabilities = softmax(self.bias + np.einsum("ncl,cl->nl", x, self.weights))
+        return _led_by(probabilities, said[rows, leader]) if self.labels_from_best else probabilities
 
 
 def fit(said: Floats, truth: Ints, seed: int = 0) -> Combination:
@@ -106,11 +116,10 @@ def fit_alone(said: Floats, truth: Ints) -> Combination:
     return _alone(said, truth)
 
 
-def first_alone(annotators: int, labels: int) -> Combination:
+def in_order(annotators: int, labels: int) -> Combination:
     """What is left without gold: the first annotator's answers as they are, the next one's where it has none."""
     weights = np.zeros((_channel_count(annotators), labels))
-    weights[0] = 1
-    return Combination(Shape("alone"), 0, np.full(annotators, 1e-3), np.zeros(labels), weights)
+    return Combination(Shape("alone"), np.arange(annotators), np.full(annotators, 1e-3), np.zeros(labels), weights)
 
 
 def filled(said: Floats) -> Floats:
@@ -126,7 +135,7 @@ def _simplest(loss: Floats) -> int:
         worse = row - least
         if worse.mean() <= worse.std(ddof=1) / np.sqrt(len(worse)):
             return i
-    raise AssertionError("the least is within its own error. This is a bug.")
+    raise ValueError("the least is within its own error. This is a bug.")
 
 
 def _families(said: Floats) -> tuple[Family, ...]:
@@ -137,10 +146,10 @@ def _alone(said: Floats, truth: Ints) -> Combination:
     blur = np.array([_blur(said[:, k], truth) for k in range(said.shape[1])])
     annotators, labels = said.shape[1:]
     logs = _channels(said, blur)[:, :annotators]
-    best = int(logs[np.arange(len(truth)), :, truth].mean(axis=0).argmax())  # of mean log-likelihoods
+    order = np.argsort(-logs[np.arange(len(truth)), :, truth].mean(axis=0), kind="stable")  # by mean log-likelihood
     weights = np.zeros((_channel_count(annotators), labels))
-    weights[best] = 1
-    return Combination(Shape("alone"), best, blur, np.zeros(labels), weights, gold=len(truth))
+    weights[order[0]] = 1
+    return Combination(Shape("alone"), order, blur, np.zeros(labels), weights, gold=len(truth))
 
 
 def _beyond(alone: Combination, said: Floats, truth: Ints, shape: Shape) -> Combination:
@@ -221,8 +230,8 @@ def _led_by(probabilities: Floats, leader: Floats) -> Floats:
     return led
 
 
-def weights_in_words(found: Combination, names: Sequence[str]) -> dict[str, float]:
-    """Mean weight of each annotator over the labels: 1 is what it would count for alone, if errors were independent."""
+def mean_weights(found: Combination, names: Sequence[str]) -> dict[str, float]:
+    """Of each annotator, over the labels: 1 is what it counts for alone, and if errors were independent."""
     return {name: float(found.weights[i].mean()) for i, name in enumerate(names)}
 
 

@@ -127,7 +127,7 @@ class _Plan:
         """As annotate asks them."""
         annotate = self._params.annotate
         blanks = annotate.prompt.content_free if self._mode in ("log_probabilities", None) else []
-        gold = ((("gold", g.id, g.text, g.label)) for g in GOLD if g.split != "train")
+        gold = ((("gold", g.id, g.text, g.label)) for g in GOLD if self._params.annotators or g.split != "train")
         return chain(
             (("content_free", f"content_free:{i}", text, None) for i, text in enumerate(blanks)),
             gold if annotate.gold else (),
