@@ -15,6 +15,7 @@ from pipeline.params import Params
 from pipeline.parsing import Verdict
 from pipeline.scoring import Floats, Ints
 
+LEVEL = 0.95  # of intervals
 Verdicts = Mapping[str, Mapping[str, Verdict]]  # annotator -> id -> what it said; the first annotator knows all ids
 
 
@@ -34,7 +35,7 @@ def combine(said: Verdicts, truth: Mapping[str, str], sample: Sequence[str], par
         said: by annotator, in the order of params.annotator_names, and id.
         truth: gold labels to learn from, by id; never those that test.
         sample: ids on which agreement is counted.
-        params: labels, thresholds, level and seed.
+        params: labels and parse.min_confidence.
     """
     names, labels = list(said), params.task.names
     ids = list(next(iter(said.values())))
@@ -43,7 +44,7 @@ def combine(said: Verdicts, truth: Mapping[str, str], sample: Sequence[str], par
         np.array([labels.index(truth[id_]) for id_ in known], dtype=np.int64),
         _array(said, known, labels),
     )
-    found = combining.fit(given, answers, params.sample.seed) if known else combining.in_order(len(names), len(labels))
+    found = combining.fit(given, answers) if known else combining.in_order(len(names), len(labels))
     everything = _array(said, ids, labels)
     probabilities, answered = found(everything), ~np.isnan(everything).any(axis=2).all(axis=1)
     first = said[names[0]]
@@ -51,13 +52,13 @@ def combine(said: Verdicts, truth: Mapping[str, str], sample: Sequence[str], par
         id_: parsing.from_probabilities(probabilities[i], params.task, params.parse) if answered[i] else first[id_]
         for i, id_ in enumerate(ids)
     }
-    level, sampled = params.evaluate.confidence_level, named(_array(said, sample, labels))
+    sampled = named(_array(said, sample, labels))
     figures: dict[str, Any] = {"names": names, "gold": len(known), "combination": _described(found, names)}
     figures["without_gold"] = comparing.without_gold(sampled, names)
     figures["disagree"] = float(disagreement(sampled).mean()) if len(sampled) else 0.0
     if known:
-        figures["alone"] = comparing.skills(named(given), answers, names, labels, level)
-        figures["errors_together"] = comparing.errors_together(named(given), answers, names, level)
+        figures["alone"] = comparing.skills(named(given), answers, names, labels, LEVEL)
+        figures["errors_together"] = comparing.errors_together(named(given), answers, names, LEVEL)
     return Consulted(verdicts, found, figures)
 
 

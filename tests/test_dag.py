@@ -22,7 +22,19 @@ def test_dvc_yaml_lists_every_module_that_a_stage_imports(project: Path) -> None
 
 
 def test_every_stage_is_there_in_order() -> None:
-    names = ["ingest", "sample", "annotate", "parse", "train", "evaluate", "export", "register", "label", "report"]
+    names = [
+        "ingest",
+        "sample",
+        "annotate",
+        "consult",
+        "parse",
+        "train",
+        "evaluate",
+        "export",
+        "register",
+        "label",
+        "report",
+    ]
     assert list(STAGES) == names
     assert sorted(path.stem for path in (ROOT / "pipeline/stages").glob("[a-z]*.py")) == sorted(names)
 
