@@ -63,7 +63,8 @@ class Combination:
     def __call__(self, said: Floats) -> Floats:
         """(texts, annotators, labels) probabilities, NaN where one gave none, to (texts, labels)."""
         x = _channels(said, self.blur)
-        leader = self.order[(~np.isnan(said).any(axis=2))[:, self.order].argmax(axis=1)]  # the best that answered
+        answered = ~np.asarray(np.isnan(said).any(axis=2))
+        leader = self.order[answered[:, self.order].argmax(axis=1)]  # the best that answered
         rows = np.arange(len(said))
         if self.shape.family == "alone":
             return softmax(x[rows, leader])
@@ -105,7 +106,7 @@ def fit(said: Floats, truth: Ints, seed: int = 0) -> Combination:
     gained, lost = int((right[chosen] & ~right[0]).sum()), int((~right[chosen] & right[0]).sum())
     return replace(
         _beyond(_alone(said, truth), said, truth, shapes[chosen]),
-        labels_from_best=gained - lost <= np.sqrt(gained + lost),
+        labels_from_best=bool(gained - lost <= np.sqrt(gained + lost)),
         losses=tuple((s, float(x.mean()), float(r.mean())) for s, x, r in zip(shapes, loss, right, strict=True)),
         gain=(gained, lost),
     )

@@ -116,4 +116,5 @@ def _phi(counts: Ints) -> Floats:
     total = c.sum(axis=-1)
     spread = np.sqrt(first * (total - first) * second * (total - second))
     shared = c[..., 3] * total - first * second
-    return np.divide(shared, spread, out=np.full(np.shape(spread), np.nan), where=spread > 0)
+    phi: Floats = np.divide(shared, spread, out=np.full(np.shape(spread), np.nan), where=spread > 0)
+    return phi

@@ -94,13 +94,13 @@ def likely_wrong(rows: Labelled, names: Sequence[str], doubt: Floats) -> list[Su
         return []
     return [
         _suspect(rows, i, names, LIKELY_WRONG, float(doubt[i]))
-        for i in np.flatnonzero(flagged(rows.labels, rows.probabilities))
+        for i in np.flatnonzero(flagged(rows.labels, rows.probabilities)).tolist()
     ]
 
 
 def contradicted(rows: Labelled, names: Sequence[str], reason: str = DISAGREEMENT) -> list[Suspect]:
     """Labels that are not the likeliest by `probabilities`."""
-    wrong = np.flatnonzero(rows.probabilities.argmax(axis=1) != rows.labels)
+    wrong = np.flatnonzero(rows.probabilities.argmax(axis=1) != rows.labels).tolist()
     return [_suspect(rows, i, names, reason, float(rows.doubt[i])) for i in wrong]
 
 
