@@ -46,7 +46,7 @@ def combine(said: Verdicts, truth: Mapping[str, str], sample: Sequence[str], par
     )
     found = combining.fit(given, answers) if known else combining.in_order(len(names), len(labels))
     everything = _array(said, ids, labels)
-    probabilities, answered = found(everything), ~np.isnan(everything).any(axis=2).all(axis=1)
+    probabilities, answered = found(everything), named(everything).max(axis=1) >= 0
     first = said[names[0]]
     verdicts = {
         id_: parsing.from_probabilities(probabilities[i], params.task, params.parse) if answered[i] else first[id_]

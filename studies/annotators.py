@@ -26,7 +26,6 @@ HERE = Path(__file__).parent
 IMDB, UMLS = "imdb/test_dev.parquet", "umls/test_gold.parquet"
 SETS: dict[str, tuple[str, str, list[str]]] = {
     "IMDb, three LLMs": (IMDB, "gold", ["llama2_70b", "gpt4", "gpt35"]),
-    "IMDb, LLMs and LlamBERT": (IMDB, "gold", ["llama2_70b", "gpt4", "gpt35", "roberta_large_llambert"]),
     "IMDb, LLMs and combined": (IMDB, "gold", ["llama2_70b", "gpt4", "gpt35", "roberta_large_combined"]),
     "UMLS": (UMLS, "label", ["llama2_70b_1shot", "llama2_7b_1shot", "gpt4_0shot", "gpt4_1shot"]),
 }

@@ -46,7 +46,10 @@ def plan() -> str:
         if not table_.path.is_file():
             raise UserError(f"{table_.path} does not exist: run `dvc repro sample` first; it costs nothing")
     with _store() as store:
-        return "\n".join(_Plan(settings, store).lines())
+        parts = [_Plan(settings.asking(name), store).lines() for name in settings.annotator_names]
+    for name, part in zip(settings.annotator_names[1:], parts[1:], strict=True):
+        part[:0] = ["", f"annotators.{name}", ""]
+    return "\n".join(chain.from_iterable(parts))
 
 
 def _store() -> AbstractContextManager[ResponseStore]:

@@ -1,10 +1,10 @@
 """How much of what `llambert queue` puts in front is really wrong: Llama-2-70b's labels of IMDb against gold.
 
-    python studies/queue.py [--data ../shared/data] [--texts 10000] [--gold 500] [--seeds 3]
+    python studies/suspects.py [--data ../shared/data] [--texts 10000] [--gold 500] [--seeds 3]
 
 Two queues: `likely_wrong` of training reviews (confident learning on 5-fold TF-IDF probabilities; no gold), and
 `disagreement` of test_dev (the combination of three LLMs, fitted on --gold texts that are then left out). Writes
-studies/queue.json and prints Markdown.
+studies/suspects.json and prints Markdown.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
         "likely_wrong": [_likely_wrong(arguments.data, arguments.texts, seed) for seed in seeds],
         "disagreement": [_disagreement(arguments.data, arguments.gold, seed) for seed in range(20)],
     }
-    (HERE / "queue.json").write_text(json.dumps(found, indent=1) + "\n")
+    (HERE / "suspects.json").write_text(json.dumps(found, indent=1) + "\n")
     print(markdown(found))
 
 
