@@ -5,7 +5,7 @@ without replacement, as certificates need it.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -82,3 +82,24 @@ def known(label: str, task: Task, where: str) -> str:
             f"{where}: the label {label!r} is none of {listed}: correct it, or add it to task.labels as another word"
         )
     return name
+
+
+def refuse_unless_uniform(gold: Collection[str], first: Sequence[str], path: str) -> None:
+    """Refuse gold that is not the beginning of the permutation.
+
+    Args:
+        gold: its ids.
+        first: as many ids that begin the permutation of what is labelled (fewer where there are no more).
+        path: that a message names.
+
+    Raises:
+        UserError: it is another set, so that no one knows what it was drawn from.
+    """
+    beginning = set(first)
+    if strangers := sorted(id_ for id_ in gold if id_ not in beginning):
+        raise UserError(
+            f"{path}: {len(strangers):,} of {len(gold):,} gold texts are not among the corpus's first {len(gold):,} in "
+            f"the order of certify.seed (such as {strangers[0]!r}), so they are no uniform draw from it. Were they "
+            "picked by hand, some skipped, or have corpus or seed changed? Draw what is missing with `llambert gold "
+            "sample N` (N so large that it reaches them), or begin anew with gold that it drew"
+        )

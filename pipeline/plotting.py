@@ -147,3 +147,21 @@ def coverage(confidence: Floats, right: NDArray[np.bool_]) -> str:
         axes.set(xlabel="% of texts labelled, the surest first", ylabel="accuracy", xlim=(0, 101))
 
     return _svg("coverage", draw)
+
+
+def pairs(measured: Mapping[str, tuple[Interval, Interval]], names: tuple[str, str], what: str) -> str:
+    """Two intervals for each name, one above the other, the first on top."""
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
+        for side, (name, colour) in enumerate(zip(names, (THIRD, FIRST), strict=True)):
+            for i, both in enumerate(measured.values()):
+                m, place = both[side], i + 0.28 * (side - 0.5)
+                axes.plot([m["low"], m["high"]], [place] * 2, color=colour, linewidth=2.5, alpha=0.5)
+                axes.plot(m["value"], place, "o", color=colour, markersize=5, label=None if i else name)
+        axes.set_yticks(range(len(measured)), list(measured))
+        axes.set_ylim(len(measured) - 0.4, -0.6)
+        axes.set_xlabel(what)
+        axes.grid(visible=False, axis="y")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2 - 0.5 / len(measured)), ncols=2)
+
+    return _svg(f"{what}-pairs", draw, max(2.0, 0.36 * len(measured) + 1.3))

@@ -33,6 +33,7 @@ def test_every_stage_is_there_in_order() -> None:
         "export",
         "register",
         "label",
+        "certify",
         "report",
     ]
     assert list(STAGES) == names

@@ -6,7 +6,10 @@ Each is a module with one public function `section(figures) -> Section | None`, 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.sections import annotators
+from pipeline.sections import annotators, certify
 from pipeline.sections.base import Section
 
-ALL: dict[str, Callable[[Mapping[str, Any]], Section | None]] = {"parse": annotators.section}
+ALL: dict[str, Callable[[Mapping[str, Any]], Section | None]] = {
+    "parse": annotators.section,
+    "certify": certify.section,
+}

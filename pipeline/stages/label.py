@@ -57,7 +57,7 @@ def run(params: Params) -> None:
 
 
 def documents(params: Params) -> Iterator[Document]:
-    """The texts to label."""
+    """Return what this stage labels, in order, before `label.max_rows`."""
     if params.label.corpus is None:
         return iter(CORPUS)
     rows = corpus.read(params.label.corpus, params.ingest.max_chars, "label.corpus")
