@@ -98,10 +98,10 @@ def likely_wrong(rows: Labelled, names: Sequence[str], doubt: Floats) -> list[Su
     ]
 
 
-def contradicted(rows: Labelled, names: Sequence[str], reason: str = DISAGREEMENT) -> list[Suspect]:
+def contradicted(rows: Labelled, names: Sequence[str], doubt: Floats, reason: str = DISAGREEMENT) -> list[Suspect]:
     """Labels that are not the likeliest by `probabilities`."""
     wrong = np.flatnonzero(rows.probabilities.argmax(axis=1) != rows.labels).tolist()
-    return [_suspect(rows, i, names, reason, float(rows.doubt[i])) for i in wrong]
+    return [_suspect(rows, i, names, reason, float(doubt[i])) for i in wrong]
 
 
 def unsure(rows: Iterable[tuple[str, str, float]], count: int) -> list[Suspect]:

@@ -1,9 +1,9 @@
 """Several annotators on IMDb and UMLS: each alone, a plain vote, and `pipeline.combining` fitted on little gold.
 
-    python studies/annotators.py [--data ../shared/data] [--repetitions 100] [--sizes 50 100 200 500 1000]
+    python studies/annotators.py [--data ../shared/data] [--repetitions 100] [--sizes 50 100 200 500 1000] [--sets SET]
 
-For each repetition (seed) gold is drawn without replacement; everything else tests. Writes studies/annotators.json and
-prints Markdown. Differences are paired on the same texts; since repetitions share texts, the interval is the
+For each repetition (seed) gold is drawn without replacement; everything else tests. Adds to studies/annotators.json and
+prints it as Markdown. Differences are paired on the same texts; since repetitions share texts, the interval is the
 percentile bootstrap over texts of the mean over repetitions.
 """
 
@@ -41,15 +41,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE / "../../shared/data")
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 500, 1000])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET", help="; ".join(SETS))
     parser.add_argument("--out", type=Path, default=HERE / "annotators.json")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"repetitions": arguments.repetitions, "sets": {}}
-    for name, (path, label, columns) in SETS.items():
+    for name in arguments.sets:
+        path, label, columns = SETS[name]
         table = pq.read_table(arguments.data / path, columns=[label, *columns])
         answers = np.stack([_indices(table[column]) for column in columns], axis=1)
-        found["sets"][name] = _measured(name, answers, _indices(table[label]), columns, arguments)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(markdown(found))
+        one = _measured(name, answers, _indices(table[label]), columns, arguments)
+        known = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+        found = {key: one if key == name else known[key] for key in SETS if key == name or key in known}
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(markdown(json.loads(arguments.out.read_text())))
 
 
 def _indices(column: pa.ChunkedArray) -> Ints:
@@ -65,6 +68,7 @@ def _measured(
     rows = {size: _repeated(name, answers, truth, size, arguments.repetitions) for size in sizes}
     return {
         "texts": len(truth),
+        "repetitions": arguments.repetitions,
         "annotators": comparing.skills(answers, truth, columns, labels, LEVEL),
         "vote": comparing.wilson(int((comparing.plain_vote(answers, 2) == truth).sum()), len(truth), LEVEL),
         "errors_together": comparing.errors_together(answers, truth, columns, LEVEL),
@@ -169,10 +173,10 @@ def dawid_skene(answers: Ints, labels: int, rounds: int = 200) -> list[float]:
 
 def markdown(found: dict[str, Any]) -> str:
     """Tables, in percent."""
-    return "\n\n".join(f"### {name}\n\n{_section(one, found['repetitions'])}" for name, one in found["sets"].items())
+    return "\n\n".join(f"### {name}\n\n{_section(one)}" for name, one in found.items())
 
 
-def _section(one: dict[str, Any], repetitions: int) -> str:
+def _section(one: dict[str, Any]) -> str:
     alone = [
         f"| {name} | {_share(a['accuracy'])} | {' | '.join(_share(c['recall']) for c in a['per_class'].values())} |"
         for name, a in one["annotators"].items()
@@ -183,7 +187,7 @@ def _section(one: dict[str, Any], repetitions: int) -> str:
         f"| {100 * p['both_wrong']:.2f} | {100 * p['if_independent']:.2f} |"
         for p in one["errors_together"]
     ]
-    sizes = [_row(size, row, repetitions) for size, row in one["by_gold"].items()]
+    sizes = [_row(int(size), row, one["repetitions"]) for size, row in one["by_gold"].items()]
     parts = [
         f"{one['texts']:,} texts. Without gold Dawid and Skene's model would claim "
         + ", ".join(f"{name} {100 * value:.1f}" for name, value in claimed.items()),
@@ -191,7 +195,7 @@ def _section(one: dict[str, Any], repetitions: int) -> str:
         _table(["errors of", "phi", "both wrong", "if independent"], pairs),
         _table(_HEAD, sizes),
     ]
-    routed = one["by_gold"].get(ROUTED_BY, one["by_gold"].get(str(ROUTED_BY), {})).get("routed")
+    routed = one["by_gold"].get(str(ROUTED_BY), {}).get("routed")
     return "\n\n".join([*parts, *([_routing(routed)] if routed else [])])
 
 

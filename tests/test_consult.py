@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import toy_project
 from ruamel.yaml import YAML
@@ -11,6 +13,7 @@ from ruamel.yaml import YAML
 from pipeline import params
 from pipeline.artifacts import (
     GOLD,
+    LABELLED,
     LABELS,
     OPINIONS,
     REJECTED,
@@ -124,6 +127,22 @@ def test_the_queue_has_disagreements_first_and_keeps_what_was_deferred() -> None
     assert list(REVIEW) == rows
     with pytest.raises(UserError, match="--folds 2 or more"):
         queue.queue(size=40, folds=1, seed=0)
+
+
+def test_the_encoder_and_the_corpus_have_a_say_in_the_queue() -> None:
+    toy_project.write(weights={"good": -4.0, "fine": 4.0, "bad": -4.0, "dull": -4.0})  # "good" is got wrong
+    OPINIONS.write([])
+    table = pa.table({"id": ["c1", "c2"], "label": ["negative", "positive"], "confidence": [0.51, 0.99]})
+    LABELLED.mkdir()
+    pq.write_table(table, LABELLED / "part-0.parquet")
+    queue.queue(size=200, folds=2, seed=0)
+    rows = {row.id: row for row in REVIEW}
+    assert (rows["c1"].reason, rows["c1"].label, rows["c1"].suggested) == ("low_confidence", "negative", None)
+    contradicted = [row for row in rows.values() if row.reason == "disagreement"]
+    assert contradicted
+    assert all("good" in row.text and (row.label, row.suggested) == ("positive", "negative") for row in contradicted)
+    people = [row for row in rows.values() if row.reason == "likely_wrong" and row.id.startswith("g")]
+    assert {row.id for row in people} == {"g0", "g1"}  # the teacher contradicts g0 to g3, the encoder two of them
 
 
 def test_one_annotator_has_no_opinions_and_no_section() -> None:

@@ -68,5 +68,5 @@ def test_doubt_becomes_the_share_of_wrong_labels_on_gold() -> None:
 
 def test_only_labels_that_are_not_the_likeliest_are_contradicted() -> None:
     rows = Labelled(["a", "b"], np.array([0, 1]), np.array([0.8, 0.9]), np.array([[0.3, 0.7], [0.1, 0.9]]))
-    (found,) = queueing.contradicted(rows, NAMES)
+    (found,) = queueing.contradicted(rows, NAMES, rows.doubt)
     assert found == Suspect("a", "negative", 0.8, "disagreement", "positive", pytest.approx(0.7))

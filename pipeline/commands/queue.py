@@ -21,6 +21,7 @@ from pipeline.artifacts import (
     SAMPLE,
     TEACHER,
     Label,
+    Prediction,
     ToReview,
 )
 from pipeline.errors import UserError
@@ -98,21 +99,25 @@ def _encoder_differs(settings: Params) -> list[Suspect]:
     if not PREDICTIONS.path.is_file() or not BEST.path.is_file():
         return []
     names, best = settings.task.names, BEST.read()
-    teacher = {row.id: row.label for row in TEACHER}
-    sure = {row.id: row.confidence for row in LABELS}
-    found: list[Suspect] = []
-    for reason, sets in ((DISAGREEMENT, {"held_out"}), (LIKELY_WRONG, {"validation", "test"})):
-        rows = [row for row in PREDICTIONS if row.candidate == best["candidate"] and row.set in sets]
-        if reason == LIKELY_WRONG:  # where there is no gold, validation is the held-out labels
-            rows = [row for row in rows if row.id not in sure and teacher.get(row.id) != row.reference]
-        if rows:
-            probabilities = softmax(np.array([row.logits for row in rows]) / best["temperature"])
-            given = np.array([names.index(row.reference) for row in rows])
-            confidence = np.array([sure.get(row.id, 1.0) for row in rows])
-            found += queueing.contradicted(
-                Labelled([r.id for r in rows], given, confidence, probabilities), names, reason
-            )
-    return found
+    teacher, sure = {row.id: row.label for row in TEACHER}, {row.id: row.confidence for row in LABELS}
+    rows = [row for row in PREDICTIONS if row.candidate == best["candidate"]]
+
+    def of(some: list[Prediction], labels: list[str]) -> Labelled:
+        given = np.array([names.index(label) for label in labels], dtype=np.int64)
+        logits = np.array([row.logits for row in some]).reshape(len(some), len(names))
+        confidence = np.array([sure.get(row.id, 1.0) for row in some])
+        return Labelled([row.id for row in some], given, confidence, softmax(logits / best["temperature"]))
+
+    held = [row for row in rows if row.set == "held_out"]
+    people = [row for row in rows if row.set != "held_out" and row.id not in sure]  # else validation is held out, too
+    taught = [row for row in people if row.id in teacher]
+    wrong = np.array([teacher[row.id] != row.reference for row in taught], dtype=bool)
+    ours, theirs = of(held, [row.reference for row in held]), of(taught, [teacher[row.id] for row in taught])
+    alone = [row for row in people if teacher.get(row.id) != row.reference]
+    gold = of(alone, [row.reference for row in alone])
+    doubt = queueing.calibrated(ours.doubt, theirs.doubt, wrong)
+    found = queueing.contradicted(ours, names, doubt)
+    return found + queueing.contradicted(gold, names, gold.doubt, LIKELY_WRONG)
 
 
 def _unsure(size: int) -> list[Suspect]:
