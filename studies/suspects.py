@@ -91,7 +91,7 @@ def markdown(found: dict[str, Any]) -> str:
         runs = found[name]
         first = [100 * np.mean([run["first"].get(str(k), np.nan) for run in runs]) for k in FIRST]
         base, flagged, of = (np.mean([run[key] for run in runs]) for key in ("base", "flagged", "of_flagged"))
-        cells = " | ".join(f"{value:.1f}" for value in first)
+        cells = " | ".join("–" if np.isnan(value) else f"{value:.1f}" for value in first)
         lines.append(f"| {name} | {100 * base:.1f} | {cells} | {flagged:,.0f} | {100 * of:.1f} |")
     return "\n".join(lines)
 
