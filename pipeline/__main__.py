@@ -25,6 +25,7 @@ STAGES = {
     "sample": "draw the texts for the LLM, uniformly, by seed",
     "grow": "label texts in rounds until more don't help; in place of `sample`, where params.yaml has `rounds`",
     "annotate": "ask the LLM; every answer is stored before it counts",
+    "consult": "ask the further annotators (block annotators) about the same texts",
     "parse": "turn answers into labels or rejections",
     "evaluate": "measure all candidates on gold, with intervals",
     "export": "write the best encoder as ONNX and check it against torch",
@@ -136,6 +137,24 @@ def results() -> None:
     from pipeline.commands import project
 
     _say(project.results())
+
+
+@app.command(group="Projects")
+def queue(*, size: int = 500, folds: int = 5, seed: int = 0) -> None:
+    """Write data/review.parquet: the labels that are likeliest wrong, for people to look at.
+
+    Parameters
+    ----------
+    size
+        Texts in it, beside those that were deferred.
+    folds
+        Of the cross-validation that finds likely wrong labels.
+    seed
+        Of the folds.
+    """
+    from pipeline.commands import queue as commands
+
+    _say(commands.queue(size, folds, seed))
 
 
 @app.command(group="Projects")

@@ -111,6 +111,28 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one of several annotators said of a text; `label` is null where it gave none."""
+
+    id: str
+    annotator: str  # its name in params.yaml
+    label: str | None
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class ToReview:
+    """A text for a person to look at; the order of rows is that of their value."""
+
+    id: str
+    text: str
+    label: str  # the current one
+    confidence: float
+    reason: str  # deferred, disagreement, low_confidence, likely_wrong or error
+    suggested: str | None  # what somebody else would say
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What a candidate says of an evaluation text; `reference` is gold, or the LLM's label in the set held_out."""
 
@@ -213,6 +235,9 @@ SAMPLE = Table(Path("data/sample.parquet"), Sampled)
 RESPONSES = Table(Path("data/responses.parquet"), Response)
 LABELS = Table(Path("data/labels.parquet"), Label)
 REJECTED = Table(Path("data/rejected.parquet"), Rejected)
+CONSULTED = Path("data/consulted")  # NAME.parquet
+OPINIONS = Table(Path("data/opinions.parquet"), Opinion)  # empty where there is one annotator
+REVIEW = Table(Path("data/review.parquet"), ToReview)
 TEACHER = Table(Path("data/teacher.parquet"), Label)  # the LLM's answers on gold texts
 PREDICTIONS = Table(Path("data/predictions.parquet"), Prediction)
 BEST = Json(Path("data/best.json"))  # the candidate that is best on validation, and its temperature
@@ -234,6 +259,11 @@ QUESTIONS = Table(STATE / "questions.parquet", Question)
 DEFERRED = Table(STATE / "deferred.parquet", Question)
 CHECKPOINTS = STATE / "checkpoints"
 LEARNT = STATE / "rounds"  # what the candidate of a round says of texts
+
+
+def consulted(name: str) -> Table[Response]:
+    """The responses of a further annotator."""
+    return Table(CONSULTED / f"{name}.parquet", Response)
 
 
 def metrics(stage: str) -> Json:

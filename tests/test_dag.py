@@ -27,6 +27,7 @@ def test_every_stage_is_there_in_order() -> None:
         "sample",
         "grow",
         "annotate",
+        "consult",
         "parse",
         "train",
         "evaluate",

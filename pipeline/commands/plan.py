@@ -48,7 +48,10 @@ def plan() -> str:
         if not path.is_file():
             raise UserError(f"{path} does not exist: run `dvc repro {before}` first; it costs nothing")
     with _store() as store:
-        return "\n".join(_Plan(settings, store).lines())
+        parts = [_Plan(settings.asking(name), store).lines() for name in settings.annotator_names]
+    for name, part in zip(settings.annotator_names[1:], parts[1:], strict=True):
+        part[:0] = ["", f"annotators.{name}", ""]
+    return "\n".join(chain.from_iterable(parts))
 
 
 def _store() -> AbstractContextManager[ResponseStore]:
@@ -132,7 +135,7 @@ class _Plan:
         """As annotate asks them."""
         annotate = self._params.annotate
         blanks = annotate.prompt.content_free if self._mode in ("log_probabilities", None) else []
-        gold = ((("gold", g.id, g.text, g.label)) for g in GOLD if g.split != "train")
+        gold = ((("gold", g.id, g.text, g.label)) for g in GOLD if self._params.annotators or g.split != "train")
         return chain(
             (("content_free", f"content_free:{i}", text, None) for i, text in enumerate(blanks)),
             gold if annotate.gold else (),

@@ -91,7 +91,7 @@ def _problems(settings: Params) -> Iterator[str]:
     for block in ("corpus", "gold_train", "gold_validation", "gold_test"):
         yield from _source_problems(getattr(settings.ingest, block), f"ingest.{block}")
     yield from _source_problems(settings.label.corpus, "label.corpus")
-    yield from _annotator_problems(settings)
+    yield from (p for name in settings.annotator_names for p in _annotator_problems(settings.asking(name)))
     yield from _model_problems(settings)
     path = Path("dvc.yaml")
     there = path.read_text() if path.is_file() else ""

@@ -5,13 +5,14 @@ error: params.yaml is not valid:
   sample.sed: Extra inputs are not permitted (got 20240321)
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
-from pipeline.params.annotation import Annotate, Budget, Example, Parse, Price, Prompt, Shots
+from pipeline.params.annotation import Annotate, Budget, Example, Further, Parse, Price, Prompt, Shots
 from pipeline.params.annotators import (
     Endpoint,
     LocalAnnotator,
@@ -31,6 +32,7 @@ from pipeline.params.training import Adapt, Encoder, Evaluate, Student, Tfidf, T
 from serving.locating import GoldSource, Source
 
 __all__ = [
+    "FIRST",
     "Adapt",
     "Annotate",
     "Budget",
@@ -41,6 +43,7 @@ __all__ = [
     "Evaluate",
     "Example",
     "Export",
+    "Further",
     "GoldSource",
     "Ingest",
     "LabelParams",
@@ -71,6 +74,9 @@ __all__ = [
 ]
 
 
+FIRST = "annotate"  # what the annotator of that block is called beside the others
+
+
 class Params(Block):
     """The whole file."""
 
@@ -79,6 +85,7 @@ class Params(Block):
     sample: Sample
     rounds: Rounds | None = None
     annotate: Annotate
+    annotators: dict[Name, Further] | None = None  # beside the first, whose name is `annotate`
     parse: Parse
     encoders: dict[Name, Encoder]
     train: Train
@@ -92,10 +99,15 @@ class Params(Block):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         labels = set(self.task.labels)
-        if self.annotate.prompt.answers is not None and set(self.annotate.prompt.answers) != labels:
-            raise ValueError(f"annotate.prompt.answers must name each of {sorted(labels)} once")
-        if unknown := {example.label for example in self.annotate.prompt.examples} - labels:
-            raise ValueError(f"annotate.prompt.examples use labels that task.labels does not have: {sorted(unknown)}")
+        if FIRST in (self.annotators or {}):
+            raise ValueError(f"annotators: the name '{FIRST}' is that of the first annotator; choose another")
+        for key, prompt in self._prompts():
+            if prompt.answers is not None and set(prompt.answers) != labels:
+                raise ValueError(f"{key}.answers must name each of {sorted(labels)} once")
+            if unknown := {example.label for example in prompt.examples} - labels:
+                raise ValueError(f"{key}.examples use labels that task.labels does not have: {sorted(unknown)}")
+            if self.ingest.gold_train is None and prompt.shots:
+                raise ValueError(f"{key}.shots are chosen from ingest.gold_train; without gold use `examples`")
         if self.parse.prior is not None and set(self.parse.prior) != labels:
             raise ValueError(f"parse.prior must give a share to each of {sorted(labels)}")
         return self
@@ -110,8 +122,6 @@ class Params(Block):
             raise ValueError("train.encoders needs at least one encoder of kind transformer: the engine runs no other")
         if self.ingest.gold_train is None and (needs := {"gold", "combined", "mixed"} & set(self.train.recipes)):
             raise ValueError(f"train.recipes {sorted(needs)} need ingest.gold_train; without gold use [llm]")
-        if self.ingest.gold_train is None and self.annotate.prompt.shots:
-            raise ValueError("annotate.prompt.shots are chosen from ingest.gold_train; without gold use `examples`")
         if self.label.precision not in self.export.precisions:
             raise ValueError(f"label.precision '{self.label.precision}' is not among export.precisions")
         if self.label.runtime not in ("auto", *self.export.runtimes):
@@ -132,6 +142,23 @@ class Params(Block):
                 f"and rounds.first ({least} together)"
             )
         return self
+
+    def _prompts(self) -> Iterator[tuple[str, Prompt]]:
+        yield "annotate.prompt", self.annotate.prompt
+        for name, further in (self.annotators or {}).items():
+            if further.prompt is not None:
+                yield f"annotators.{name}.prompt", further.prompt
+
+    def asking(self, name: str) -> "Params":
+        """These params with the annotator of that name in the block `annotate`."""
+        if name == FIRST or self.annotators is None:
+            return self
+        return self.model_copy(update={"annotate": self.annotators[name].like(self.annotate)})
+
+    @property
+    def annotator_names(self) -> list[str]:
+        """The first annotator, which is called `annotate`, and the others."""
+        return [FIRST, *(self.annotators or {})]
 
     @property
     def candidates(self) -> list[str]:
@@ -167,6 +194,8 @@ def _problems(error: ValidationError) -> str:
         path = problem["loc"]
         if path[:1] == ("encoders",) or path[:2] == ("annotate", "annotator"):
             path = path[:2] + path[3:]  # without the kind, which pydantic adds and the file does not have there
+        if path[:1] == ("annotators",) and path[2:3] == ("annotator",):
+            path = path[:3] + path[4:]
         where = ".".join(map(str, path)) or "params"
         got = (
             "" if isinstance(problem["input"], dict) or problem["type"] == "missing" else f" (got {problem['input']!r})"

@@ -79,13 +79,16 @@ class Budget(Block):
     minutes: Amount | None = None
 
 
+AnyAnnotator = Annotated[
+    LocalAnnotator | RecordedAnnotator | OpenAIAnnotator | OpenAIBatchAnnotator | VllmAnnotator,
+    Field(discriminator="kind"),
+]
+
+
 class Annotate(Block):
     """Who labels the sample, and how it is asked."""
 
-    annotator: Annotated[
-        LocalAnnotator | RecordedAnnotator | OpenAIAnnotator | OpenAIBatchAnnotator | VllmAnnotator,
-        Field(discriminator="kind"),
-    ]
+    annotator: AnyAnnotator
     prompt: Prompt
     gold: bool = True  # ask for the gold texts too, to measure the teacher
     pilot: Annotated[int, Field(ge=0)] = 100  # answers to look at before the rest is asked; 0: don't
@@ -102,6 +105,22 @@ class Annotate(Block):
                 f"{_REASONING_TOKENS} or more (got kind {self.annotator.kind}, {room})"
             )
         return self
+
+
+class Further(Block):
+    """Another annotator of the same texts. Its answers are combined with the others by what gold says of them."""
+
+    annotator: AnyAnnotator
+    prompt: Prompt | None = None  # null: annotate.prompt
+    pilot: Annotated[int, Field(ge=0)] = 100
+    max_failed_share: Share = 0.02
+    price: Price = Price()
+    budget: Budget = Budget()
+
+    def like(self, first: Annotate) -> Annotate:
+        """The block `annotate` with this annotator in the place of the first."""
+        own = {name: getattr(self, name) for name in Further.model_fields if name != "prompt"}
+        return first.model_copy(update=own | ({} if self.prompt is None else {"prompt": self.prompt}))
 
 
 class Parse(Block):

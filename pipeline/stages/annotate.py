@@ -11,10 +11,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from heapq import nsmallest
 from itertools import chain, islice
+from typing import Any
 
 from pipeline import annotators, asking, costing, piloting, responses, shooting
 from pipeline.annotators import Annotator, Request
-from pipeline.artifacts import GOLD, QUESTIONS, RESPONSES, SAMPLE, STORE, Gold, Question, Response, Sampled, metrics
+from pipeline.artifacts import (
+    GOLD,
+    QUESTIONS,
+    RESPONSES,
+    SAMPLE,
+    STORE,
+    Gold,
+    Question,
+    Response,
+    Sampled,
+    Table,
+    metrics,
+)
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.piloting import Judge, Tally
@@ -29,6 +42,11 @@ _OF_ANSWER = [field.name for field in fields(Answer)]  # what a response has of 
 
 def run(params: Params) -> None:
     """Ask for what is not stored yet, then write all responses."""
+    metrics("annotate").write(answered(params, RESPONSES))
+
+
+def answered(params: Params, table: Table[Response]) -> dict[str, Any]:
+    """Ask the annotator of `params.annotate`, write its responses to `table`, return what they have used."""
     start = time.perf_counter()
     if not SAMPLE.count():
         raise UserError(
@@ -41,12 +59,12 @@ def run(params: Params) -> None:
         spending = Spending(params.annotate.budget, prices, before)
         with progress("annotate", QUESTIONS.count(), done=before.answers) as advance:
             asked = _ask(params, annotator, store, spending, advance)
-        RESPONSES.write(_responses(params, annotator, store, spending))
+        table.write(_responses(params, annotator, store, spending))
         totals = store.totals(_keys()) if asked else before
     money = prices.of(totals.prompt_tokens, totals.answer_tokens, totals.seconds)
-    metrics("annotate").write(asdict(totals) | {"model": annotator.model, "money": money})
     new, seconds = totals.answers - before.answers, time.perf_counter() - start
     log.info("annotate: %d answers, %d of them new, %.1f s", totals.answers, new, seconds)
+    return asdict(totals) | {"model": annotator.model, "money": money}
 
 
 @dataclass(frozen=True)
@@ -97,8 +115,9 @@ def _questions(params: Params, annotator: Annotator, sampled: Iterable[Sampled])
 
 
 def _gold(params: Params) -> Iterator[Gold]:
-    """Gold that is never trained on."""
-    yield from (row for row in GOLD if row.split != "train") if params.annotate.gold else ()
+    """Gold that is never trained on; where several annotators are measured, all of it."""
+    asked = (row for row in GOLD if params.annotators or row.split != "train")
+    yield from asked if params.annotate.gold else ()
 
 
 def _ask(params: Params, annotator: Annotator, store: ResponseStore, spending: Spending, advance: Advance) -> bool:

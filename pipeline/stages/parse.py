@@ -10,31 +10,40 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline import calibrating, parsing
+from pipeline import calibrating, consulting, parsing
 from pipeline.artifacts import (
     GOLD,
     LABELS,
+    OPINIONS,
     REJECTED,
     RESPONSES,
     SAMPLE,
     TEACHER,
     Label,
+    Opinion,
     Rejected,
     Response,
     Sampled,
+    consulted,
     metrics,
 )
 from pipeline.calibrating import Calibration
+from pipeline.consulting import Consulted
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.params import FIRST, Params
 
 log = logging.getLogger("llambert")
+Judged = dict[str, tuple[Response, parsing.Verdict]]  # by id
 
 
 def run(params: Params) -> None:
     """Calibrate on the sample, judge every response."""
-    sampled = [replace(row, text="") for row in SAMPLE]
-    verdicts, calibration = _judged(list(RESPONSES), sampled, params)
+    answered, sampled = list(RESPONSES), [replace(row, text="") for row in SAMPLE]
+    verdicts, calibration = _judged(answered, sampled, params)
+    together = _consulted(verdicts, [row.id for row in sampled], params)
+    verdicts = (
+        {id_: (response, together.verdicts[id_]) for id_, (response, _) in verdicts.items()} if together else verdicts
+    )
     labels, rejected = _sorted_out(((row.id, row.split) for row in sampled), verdicts)
     REJECTED.write(rejected)
     share = len(labels) / max(len(sampled), 1)
@@ -65,6 +74,7 @@ def run(params: Params) -> None:
             "teacher": {"answered": len(teacher), "rejected": len(unanswered)},
             "calibration": {"method": calibration.method, "log_loss": calibration.log_loss} if calibration else None,
             "shift": calibration.shift.tolist() if calibration else None,
+            "annotators": together.figures if together else None,
         }
     )
     log.info("parse: %d labels, %d rejected (yield %.1f %%)", len(labels), len(rejected), 100 * share)
@@ -77,12 +87,36 @@ def labels_of(answered: list[Response], sampled: Iterable[Sampled], params: Para
     return _sorted_out(((row.id, row.split) for row in rows), verdicts)[0]
 
 
-def _judged(
-    answered: list[Response], sampled: Iterable[Sampled], params: Params
-) -> tuple[dict[str, tuple[Response, parsing.Verdict]], Calibration | None]:
+def _judged(answered: list[Response], sampled: Iterable[Sampled], params: Params) -> tuple[Judged, Calibration | None]:
     chosen = {row.id for row in sampled if row.stratum != "uniform"}
     calibration = _calibration([row for row in answered if row.id not in chosen], params)
     return {row.id: (row, verdict) for row, verdict in _judge(answered, params, calibration)}, calibration
+
+
+def _consulted(first: Judged, sample: list[str], params: Params) -> Consulted | None:
+    """All annotators together, where there are several; what each said goes into `data/opinions.parquet`."""
+    if not params.annotators:
+        OPINIONS.write([])
+        return None
+    unsure = params.model_copy(update={"parse": params.parse.model_copy(update={"min_confidence": 0.0})})
+    said = {FIRST: {id_: verdict for id_, (_, verdict) in first.items()}}
+    for name in params.annotators:
+        own, answered = unsure.asking(name), list(consulted(name))
+        said[name] = {row.id: verdict for row, verdict in _judge(answered, own, _calibration(answered, own))}
+    OPINIONS.write(
+        Opinion(id_, name, verdict.label, verdict.confidence)
+        for name, of in said.items()
+        for id_, verdict in of.items()
+    )
+    truth = {row.id: row.label for row in GOLD if row.split != "test"}
+    found = consulting.combine(said, truth, sample, params)
+    if not found.figures["gold"]:
+        log.warning(
+            "parse: no gold says whom to believe, so labels are those of annotate.annotator; where annotators differ, "
+            "look at the texts (`llambert queue`)"
+        )
+    log.info("parse: %d annotators, %s", len(said), found.combination.shape.family)
+    return found
 
 
 def _judge(
@@ -131,9 +165,7 @@ def _listed(losses: Mapping[str, float]) -> str:
     return ", ".join(f"{method} {loss:.3f}" for method, loss in losses.items())
 
 
-def _sorted_out(
-    wanted: Iterable[tuple[str, str]], verdicts: dict[str, tuple[Response, parsing.Verdict]]
-) -> tuple[list[Label], list[Rejected]]:
+def _sorted_out(wanted: Iterable[tuple[str, str]], verdicts: Judged) -> tuple[list[Label], list[Rejected]]:
     labels, rejected = [], []
     for id_, split in wanted:
         response, verdict = verdicts[id_]
