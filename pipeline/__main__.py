@@ -8,6 +8,7 @@ from pathlib import Path
 from cyclopts import App, Parameter
 
 import pipeline
+from pipeline.review import cli as review
 from serving.__main__ import speaking
 from serving.options import Options
 
@@ -181,6 +182,9 @@ def import_responses(file: Path) -> None:
     from pipeline.commands import responses as commands
 
     _say(commands.import_(file))
+
+
+app.command(review.app)
 
 
 @app.command(group="Models")

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 UNCLEAR = "unclear"  # the class of people's own: mixed, neither, or not to be told
+GOLD, IMPORTED = "gold", "imported"  # reasons of items of which nothing else is known
 COLUMNS = ("id", "label", "note", "time")  # of data/reviewed.csv
 PICKED_WITH_ONE_KEY = 9  # with more labels than this the page has a filter to type into
 
@@ -26,7 +27,7 @@ class Item:
     id: str
     text: str
     text_hash: str
-    reason: str  # error, disagreement, low_confidence, deferred, likely_wrong, gold
+    reason: str  # error, disagreement, low_confidence, deferred, likely_wrong, gold, imported
     label: str | None = None  # the model's
     confidence: float | None = None  # of that label
     suggested: str | None = None  # what somebody else would say: the LLM, or who put the text into the queue
@@ -72,16 +73,29 @@ def read_reviewed(path: Path, labels: Collection[str] | None = None) -> dict[str
     if not path.is_file():
         return {}
     found: dict[str, Reviewed] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restval="")
-        if missing := [name for name in COLUMNS[:2] if name not in (reader.fieldnames or ())]:
-            raise UserError(f"{path} has no column {missing[0]!r}: it needs id and label (note and time may follow)")
-        for row in reader:
-            one = Reviewed(row["id"], row["label"], row.get("note") or "", row.get("time") or "")
-            if fault := _fault(one, found, labels):
-                raise UserError(f"{path}, line {reader.line_num}: {fault}: correct it, or take the line out")
-            found[one.id] = one
+    for number, row in enumerate(read_rows(path, COLUMNS[:2]), start=2):
+        one = Reviewed(row["id"], row["label"], row.get("note") or "", row.get("time") or "")
+        if fault := _fault(one, found, labels):
+            raise UserError(f"{path}, row {number}: {fault}: correct it, or take the row out")
+        found[one.id] = one
     return found
+
+
+def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """Read a small CSV file that people edit; row 2 is the first after the header.
+
+    Raises:
+        UserError: it is no CSV file in UTF-8, or has not all columns that are `needed`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="", strict=True)
+            rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read ({error}): mend it, as CSV in UTF-8") from error
+    if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
+        raise UserError(f"{path} has no column {missing[0]!r}: it needs {', '.join(needed)}")
+    return rows
 
 
 def _fault(row: Reviewed, found: Collection[str], labels: Collection[str] | None) -> str | None:
