@@ -126,7 +126,8 @@ def keys(labels: Sequence[str]) -> dict[str, list[str]]:
     few = len(labels) <= PICKED_WITH_ONE_KEY
     first = Counter(label[0].casefold() for label in labels)
     letters = {label: label[0].casefold() for label in labels if few and first[label[0].casefold()] == 1}
-    found = {label: [str(i)] * few + [letters[label]] * (label in letters) for i, label in enumerate(labels, start=1)}
+    letter = {label: [letters[label]] if label in letters else [] for label in labels}
+    found = {label: [str(i), *letter[label]] if few else [] for i, label in enumerate(labels, start=1)}
     taken = set(first) if few else set("abcdefghijklmnopqrstuvwxyz")
     for action, wanted in ((":unclear", "u"), (":note", "nmc"), (":undo", "zyx")):
         found[action] = [key for key in wanted if key not in taken][:1]

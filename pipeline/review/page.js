@@ -162,7 +162,7 @@ const choose = (label) => doing(async () => {
   mine().label = label;
   state.pace_s = answer.pace_s;
   const said = opinion(answer.shown);
-  await go(following(), `Saved: ${spoken(label)}${said ? ` — ${said}` : ""}.`);
+  await go(following(), `The last one is saved as ${spoken(label)}${said ? `; ${said}` : ""}.`);
 });
 
 const keepNote = (note) => doing(async () => {

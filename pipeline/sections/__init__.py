@@ -6,6 +6,7 @@ Each is a module with one public function `section(figures) -> Section | None`, 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipeline.sections import review
 from pipeline.sections.base import Section
 
-ALL: dict[str, Callable[[Mapping[str, Any]], Section | None]] = {}
+ALL: dict[str, Callable[[Mapping[str, Any]], Section | None]] = {"review": review.section}
