@@ -195,7 +195,7 @@ def test_many_labels_are_found_by_typing(chromium: "sync_api.Browser", tmp_path:
     with reviewed(tmp_path / "p", ["a", "b", "c"], labels) as server, looking(chromium, server) as page:
         assert page.locator("#labels button").count() == 17
         page.keyboard.type("sto ca")
-        assert page.locator("#labels button").all_inner_texts() == ["1\nstolen_card", "0\nunclear / mixed"]
+        assert page.locator("#labels button").all_inner_texts() == ["0\nunclear / mixed", "1\nstolen_card"]
         press(page, "Enter", "2")
         page.keyboard.type("fee")
         page.keyboard.press("ArrowDown")

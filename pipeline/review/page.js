@@ -110,7 +110,8 @@ function found() {
 }
 
 function button(name, keys) {
-  const one = make("button", { type: "button", onclick: () => choose(name) }, ...keys.slice(0, 2).map(key), spoken(name));
+  const words = spoken(name).split(/(?<=_)/).flatMap((part) => [part, make("wbr")]); // long names break between words
+  const one = make("button", { type: "button", onclick: () => choose(name) }, ...keys.slice(0, 2).map(key), make("span", {}, ...words));
   one.dataset.label = name;
   if (keys.length) one.setAttribute("aria-keyshortcuts", keys.join(" "));
   one.setAttribute("aria-pressed", String(item?.label === name));
@@ -124,8 +125,8 @@ function showLabels() {
     ? shown.map((name, i) => button(name, i < 9 ? [String(i + 1)] : []))
     : state.labels.map((one) => button(one.name, one.keys));
   if (shown && at("filter").value) buttons[marked]?.classList.add("marked");
-  if (state.unclear) buttons.push(Object.assign(button(state.unclear, state.keys.unclear), { className: "own" }));
-  at("labels").replaceChildren(...buttons);
+  const own = state.unclear ? [Object.assign(button(state.unclear, state.keys.unclear), { className: "own" })] : [];
+  at("labels").replaceChildren(...(shown ? [...own, ...buttons] : [...buttons, ...own])); // never below many others
   at("labels").classList.toggle("many", state.filter);
   at("labels").hidden = item === null;
   at("filter").hidden = !state.filter || item === null;
