@@ -173,8 +173,11 @@ def test_a_gold_sheet_is_filled_in_and_never_becomes_a_correction(project: param
     SHEET.write_text("id,text,label\nc1,good film 1,\nc2,good film 2,positive\nc3,good film 3,\nc4,good film 4,\n")
     found = collect("gold-sheet", project)
     assert [item.id for item in found] == ["c1", "c3", "c4"]
-    say(found, ["negative", "unclear"])
-    assert "1 labels filled in, 1 unclear ones left empty" in review.apply("sheet", None, SHEET, test_gold=False)
+    say(found, ["negative", "unclear"], note="hm")
+    said = review.apply("sheet", None, SHEET, test_gold=False)
+    assert "1 labels filled in" in said
+    assert "1 unclear ones stay empty" in said
+    assert [row["note"] for row in rows(SHEET)] == ["hm", "", "hm", ""]
     assert [row["label"] for row in rows(SHEET)] == ["negative", "positive", "", ""]
     # a certificate would be wrong if what it is measured on were corrected by the very gold
     review.apply("corrections", None, SHEET, test_gold=False)

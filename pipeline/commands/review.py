@@ -154,7 +154,11 @@ def _gold(settings: Params, verdicts: Sequence[Verdict], *, test_gold: bool) -> 
 def _sheet(verdicts: Sequence[Verdict], path: Path) -> list[str]:
     sheet = Sheet.read(path, "text", "id", "label", "--sheet")
     counts = applying.to_sheet(verdicts, sheet)
-    lines = [f"{path}: {counts['filled in']} labels filled in, {counts[UNCLEAR]} unclear ones left empty"]
+    lines = [f"{path}: {counts['filled in']} labels filled in; next: `llambert gold add {path}`"]
+    if counts[UNCLEAR]:
+        lines.append(
+            f"{counts[UNCLEAR]} unclear ones stay empty: gold without them would be too kind, so decide on a label"
+        )
     if sheet.changed:
         lines.append(f"as it was: {sheet.write()}")
     return lines

@@ -80,6 +80,15 @@ class Sheet:
         self.changed += row[self.label] != label
         row[self.label] = label
 
+    def note(self, row: Row, note: str) -> None:
+        """Write a note, in a column of its own."""
+        if "note" not in self.header:
+            self.header.append("note")
+            for one in self.rows:
+                one["note"] = ""
+        self.changed += row["note"] != note
+        row["note"] = note
+
     def add(self, item: Item, label: str) -> None:
         """Append a row."""
         values = {self.text: item.text, self.label: label} | ({self.id: item.id} if self.id is not None else {})
@@ -151,10 +160,12 @@ def _corrected(split: str, sheet: Sheet, row: Row, label: str, frozen: bool) -> 
 
 
 def to_sheet(verdicts: Sequence[Verdict], sheet: Sheet) -> Counter[str]:
-    """Fill in the labels of a gold sheet; an UNCLEAR one stays empty. Writes nothing."""
+    """Fill in the labels of a gold sheet, and notes; what is UNCLEAR stays empty. Writes nothing."""
     counts: Counter[str] = Counter()
     for verdict in verdicts:
         for row in sheet.rows_of(verdict.item):
+            if verdict.answer.note:
+                sheet.note(row, verdict.answer.note)
             counts[UNCLEAR if verdict.answer.label == UNCLEAR else "filled in"] += 1
             if verdict.answer.label != UNCLEAR:
                 sheet.correct(row, verdict.answer.label)
