@@ -8,6 +8,7 @@ from pathlib import Path
 from cyclopts import App, Parameter
 
 import pipeline
+from pipeline.review import cli as review
 from serving.__main__ import speaking
 from serving.options import Options
 
@@ -253,6 +254,9 @@ def gold_power(*, width: float, accuracy: float | None = None) -> None:
     from pipeline.commands import gold as commands
 
     _say(commands.power(width, accuracy))
+
+
+app.command(review.app)
 
 
 @app.command(group="Models")

@@ -143,18 +143,6 @@ class Prediction:
     logits: list[float]  # in label order
 
 
-@dataclass(frozen=True, slots=True)
-class Review:
-    """A text for people to label, or to look at again."""
-
-    id: str
-    text: str
-    label: str  # the current one
-    confidence: float  # that it is right
-    reason: str  # deferred, disagreement, low_confidence, likely_wrong or error
-    suggested: str | None  # another label that somebody gave it
-
-
 Row = TypeVar("Row")
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), list[float]: pa.list_(pa.float64())}
 
@@ -245,7 +233,6 @@ MODELS = Path("models")  # models/<candidate>/
 EXPORT = Path("export")
 LABELLED = Path("labels")  # part-*.parquet, sidecars, manifest.json
 FINAL = Path("final")  # the same parts, once the LLM and people have labelled what the encoder is unsure of
-REVIEW = Table(Path("data/review.parquet"), Review)
 REVIEWED = Path("data/reviewed.csv")  # what people said: id, label
 CERTIFICATE = Json(Path("certificate.json"))
 ERRORS = Path("data/errors.csv")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts import Document, Review
+from pipeline.artifacts import Document, ToReview
 from pipeline.deferring import Opinions, Path, Trust
 from pipeline.scoring import Bools, Floats
 
@@ -28,7 +28,9 @@ class Finisher:
         nothing = np.full_like(encoder, np.nan)
         return ~self.point.routes(self.trust(Opinions(encoder, nothing)))[0][:, 0]
 
-    def __call__(self, table: pa.Table, opinions: Opinions, texts: Sequence[Document]) -> tuple[pa.Table, list[Review]]:
+    def __call__(
+        self, table: pa.Table, opinions: Opinions, texts: Sequence[Document]
+    ) -> tuple[pa.Table, list[ToReview]]:
         """The part with final labels, in the same columns and order, and what people have to look at.
 
         A row that waits keeps the label more likely to be right, and is marked as abstained. What a person said is
@@ -57,7 +59,7 @@ class Finisher:
         others = np.where(from_llm, first, second)  # -1 where the LLM said nothing
         sure = np.where(from_llm, scores.llm, scores.encoder)
         reviews = [
-            Review(texts[i].id, texts[i].text, self.names[label[i]], float(sure[i]), "deferred", suggested)
+            ToReview(texts[i].id, texts[i].text, self.names[label[i]], float(sure[i]), "deferred", suggested)
             for i in np.flatnonzero(waits).tolist()
             for suggested in [self.names[others[i]] if others[i] not in (-1, label[i]) else None]
         ]

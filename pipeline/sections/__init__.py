@@ -6,12 +6,13 @@ Each is a module with one public function `section(figures) -> Section | None`, 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.sections import annotators, certify, deferral, grow
+from pipeline.sections import annotators, certify, deferral, grow, review
 from pipeline.sections.base import Section
 
 ALL: dict[str, Callable[[Mapping[str, Any]], Section | None]] = {
     "grow": grow.section,
     "certify": certify.section,
     "defer": deferral.section,
+    "review": review.section,
     "parse": annotators.section,
 }

@@ -15,18 +15,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import cascade, deferring, gold_corpus, labelled, responses
-from pipeline.artifacts import DEFERRED, FINAL, REVIEW, REVIEWED, STORE, Document, Json, Review, metrics
+from pipeline.artifacts import DEFERRED, FINAL, REVIEW, REVIEWED, STORE, Document, Json, ToReview, metrics
 from pipeline.cascade import Learnt
 from pipeline.deferring import Opinions
 from pipeline.errors import UserError
 from pipeline.finishing import SOURCES, Finisher
 from pipeline.params import Params
+from pipeline.reviewing import UNCLEAR, read_reviewed
 from pipeline.scoring import Floats, Ints
 from pipeline.second_opinion import SecondOpinion
 from serving.files import replacing, sha256, sweep
 
 log = logging.getLogger("llambert")
-UNCLEAR = "unclear"  # what people say of a text that has no label
 
 
 def run(params: Params) -> None:
@@ -86,12 +86,7 @@ def _gold(params: Params) -> tuple[list[Document], Floats, Ints]:
 
 def _people(params: Params) -> dict[str, str]:
     """What people answered so far; the last answer counts."""
-    rows = gold_corpus.rows(REVIEWED) if REVIEWED.is_file() else []
-    return {
-        id_: UNCLEAR if label.casefold() == UNCLEAR else gold_corpus.known(label, params.task, str(REVIEWED))
-        for id_, label in rows
-        if label
-    }
+    return {id_: row.label for id_, row in read_reviewed(REVIEWED, params.task.names).items()}
 
 
 def _unsure(params: Params, finish: Finisher) -> Iterator[Document]:
@@ -112,7 +107,7 @@ def _write(params: Params, finish: Finisher, llm: SecondOpinion | None, gold: in
     FINAL.mkdir(exist_ok=True)
     sweep(FINAL)
 
-    def reviews() -> Iterator[Review]:
+    def reviews() -> Iterator[ToReview]:
         for path, table, documents in labelled.joined(params):
             encoder = labelled.probabilities(table)
             said = np.full_like(encoder, np.nan)

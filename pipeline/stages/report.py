@@ -66,8 +66,13 @@ def render(content: dict[str, Any]) -> str:
 
 
 def _sections(params: Params) -> list[Section]:
-    """Of the stages that params.yaml wants and that were run; a stage that was taken out leaves its metrics behind."""
-    wanted = [stage for stage in dag.stages(params) if stage in sections.ALL and metrics(stage).path.is_file()]
+    """Of the stages that params.yaml wants and that were run; a stage that was taken out leaves its metrics behind.
+
+    A review is no stage: people make it.
+    """
+    wanted = [
+        stage for stage in (*dag.stages(params), "review") if stage in sections.ALL and metrics(stage).path.is_file()
+    ]
     found = [sections.ALL[stage](metrics(stage).read()) for stage in wanted]
     return [section for section in found if section is not None]
 
