@@ -1,4 +1,4 @@
-"""How right the model is on texts without labels, each estimate with what it assumes; and a classifier as a test of drift.
+"""How right a model is on texts without labels, each estimate with what it assumes; a classifier as a test of drift.
 
 Pure functions of numbers. No estimate holds for every shift (Garg et al. 2022, arXiv 2201.04234, theorem 1): where the
 assumptions can't be argued for, label a hundred of the new texts.

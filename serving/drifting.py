@@ -51,7 +51,20 @@ class Window:
         self._next = int(self._next + len(bins)) % self.size
         self.texts = min(self.size, self.texts + len(bins))
 
-    def distances(profile: Profile, counts: Mapping[str, NDArray[np.int64]]) -> dict[str, tuple[float, float]]:
+    def findings(self) -> list[Finding]:
+        """One for each measure; none while the texts are too few."""
+        if self.texts < min(MIN_TEXTS, self.size):
+            return []
+        return findings(distances(self.profile, dict(zip(self.profile.counts, self._counts, strict=True))))
+
+
+def tally(profile: Profile, bins: Bins) -> dict[str, NDArray[np.int64]]:
+    """Texts in each bin."""
+    names = profile.counts.items()
+    return {name: np.bincount(bins[:, i], minlength=len(counts)) for i, (name, counts) in enumerate(names)}
+
+
+def distances(profile: Profile, counts: Mapping[str, NDArray[np.int64]]) -> dict[str, tuple[float, float]]:
     """Distance and p-value of each measure; see `compare`.
 
     `content` is the most distant of its components, its p-value multiplied by their number. The test assumes that the
@@ -63,9 +76,7 @@ class Window:
     return {name: found[name] for name in MEASURES}
 
 
-def findings(
-    found: Mapping[str, tuple[float, float]], alpha: float = ALPHA, min_psi: float = MIN_PSI
-) -> list[Finding]:
+def findings(found: Mapping[str, tuple[float, float]], alpha: float = ALPHA, min_psi: float = MIN_PSI) -> list[Finding]:
     """Judge distances with their p-values.
 
     These are adjusted by Holm (1979): without any drift one of them is below `alpha` in a share `alpha` of the batches
@@ -83,8 +94,8 @@ def compare(reference: NDArray[np.int64], batch: NDArray[np.int64]) -> tuple[flo
 
     Returns:
         The population stability index, the sum of (p - q) log(p / q) over bins, with half a text added to each, less
-        its mean where both are draws of one population, (bins - 1) (1/n + 1/m) (Yurdakul & Naranjo 2020), and not below 0;
-        the p-value of Pearson's chi-squared test of homogeneity.
+        its mean where both are draws of one population, (bins - 1) (1/n + 1/m) (Yurdakul & Naranjo 2020), and not
+        below 0; the p-value of Pearson's chi-squared test of homogeneity.
     """
     n, m = int(reference.sum()), int(batch.sum())
     pooled = reference + batch

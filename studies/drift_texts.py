@@ -3,8 +3,8 @@
     python studies/drift_texts.py WORK --candidate studies/imdb/models/minilm-llm-1 [--data ../shared/data]
 
 Exports the candidate (`cd studies/imdb && llambert train minilm-llm-1` makes it; int8 of OpenVINO, 128 tokens, head and
-tail), and writes WORK/POOL.npz for each pool of texts: bins, probabilities, gold, stars, the encoder's embeddings of the
-first 500. What is there is not made again.
+tail), and writes WORK/POOL.npz for each pool of texts: bins, probabilities, gold, stars; and embeddings of the first
+500. What is there is not made again.
 """
 
 import argparse
