@@ -33,7 +33,8 @@ def draw(size: int) -> list[Document]:
 def describe(engine: Engine, best: dict[str, Any], params: Params) -> Profile | None:
     """The profile that travels with the model; None where it is not wanted or the corpus is too small."""
     size = params.export.reference_texts
-    documents = draw(size) if size else []
+    documents = draw(2 * size) if size else []
+    documents = documents[: min(size, len(documents) // 2)]  # of few, half are left for tokens and directions
     hashes = frozenset(document.text_hash for document in documents)
     others, _ = sampling.draw(CORPUS, _OTHERS * len(documents), _SEED, hashes)
     if min(len(documents), len(others)) < MIN_TEXTS:

@@ -160,14 +160,17 @@ def make(engine: Engine, reference: Sequence[str], others: Sequence[str], scored
         projection=base64.b64encode(_directions(bags(ids, text, len(others))).tobytes()).decode(),
         scored=scored,
     )
-    pieces, owners = engine.pieces(reference)
-    found = numbers(profile, reference, pieces, owners, engine.classify(reference))
+    return filled(profile, numbers(profile, reference, *engine.pieces(reference), engine.classify(reference)))
+
+
+def filled(profile: Profile, found: Reading) -> Profile:
+    """The profile with the reference's numbers in it."""
     edges = {name: _edges(found.values[name]) for name in NAMES}
     places = {name: np.searchsorted(edges[name], found.values[name], side="right") for name in NAMES}
     counts = {name: np.bincount(places[name], minlength=len(edges[name]) + 1).tolist() for name in NAMES}
-    counts[LABELS] = np.bincount(found.labels, minlength=len(engine.labels)).tolist()
+    counts[LABELS] = np.bincount(found.labels, minlength=len(profile.labels)).tolist()
     means = {name: round(float(found.values[name].mean()), _DIGITS) for name in NAMES}
-    return profile.model_copy(update={"edges": edges, "counts": counts, "means": means})
+    return profile.model_copy(update={"texts": len(found.labels), "edges": edges, "counts": counts, "means": means})
 
 
 def _flat(pieces: Ids, owners: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
