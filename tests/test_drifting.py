@@ -133,8 +133,8 @@ def test_label_shift_is_undone_by_the_confusion_matrix() -> None:
         said = np.where(random.random(size) < recall[actual], actual, 1 - actual)
         return Answers(np.full(size, 0.8), said), actual
 
-    known, actual = drawn(4000, 0.2)
-    batch, truth = drawn(4000, 0.8)
+    known, actual = drawn(16_000, 0.2)
+    batch, truth = drawn(16_000, 0.8)
     found = {e.name: e for e in estimating.estimates(known, actual, batch, 2)}
     assert found["label shift"].value == pytest.approx((batch.predicted == truth).mean(), abs=0.03)
     assert abs(found["difference"].value - (batch.predicted == truth).mean()) > 0.15, "which the others can't see"
