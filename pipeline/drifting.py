@@ -136,7 +136,8 @@ def separate(reference: Floats, batch: Floats, others: Floats, seed: int = 0) ->
 
     Logistic regression learns on one half and is judged on the other, and the other way round. Without drift scores of
     the half that it has not seen are exchangeable, so Mann and Whitney's test of them holds whatever was learnt; the
-    smaller p-value of the two halves is doubled. Its odds are the weights of `others` (Bickel et al. 2009).
+    smaller p-value of the two halves is doubled. Its odds are the weights of `others` (Bickel et al. 2009), scaled on the
+    half that it has not seen (Platt), for a shrunken classifier would weigh too evenly and a fitted one too wildly.
     """
     from scipy.stats import mannwhitneyu
     from sklearn.linear_model import LogisticRegression
@@ -155,6 +156,8 @@ def separate(reference: Floats, batch: Floats, others: Floats, seed: int = 0) ->
         test = mannwhitneyu(theirs, ours, alternative="greater")
         aucs.append(float(test.statistic) / (len(theirs) * len(ours)))
         p_values.append(float(test.pvalue))
-        odds.append(model.decision_function(others) if len(others) else np.zeros(0))
-    weights: NDArray[np.float64] = np.exp(np.clip(np.mean(odds, axis=0), -10, 10))
+        if len(others):
+            scale = LogisticRegression(C=1e3, class_weight="balanced").fit(scores[:, None], y[judged])
+            odds.append(scale.decision_function(model.decision_function(others)[:, None]))
+    weights: NDArray[np.float64] = np.exp(np.clip(np.mean(odds, axis=0), -10, 10)) if odds else np.zeros(0)
     return Separation(float(np.mean(aucs)), min(1.0, 2 * min(p_values)), weights)

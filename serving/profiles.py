@@ -190,4 +190,6 @@ def _directions(bags_: NDArray[np.float32]) -> NDArray[np.float16]:
     centred = bags_ - bags_.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     top: NDArray[np.float64] = axes[:, ::-1][:, :COMPONENTS]
-    return (top * np.sign(top[np.abs(top).argmax(axis=0), np.arange(COMPONENTS)])).astype(np.float16)
+    signs = np.sign(top[np.abs(top).argmax(axis=0), np.arange(COMPONENTS)])  # of an axis either would do
+    axes16: NDArray[np.float16] = (top * signs).astype(np.float16)
+    return axes16

@@ -25,7 +25,8 @@ class Watch:
         if len(texts) > _OF_A_REQUEST:
             rows = np.linspace(0, len(texts) - 1, _OF_A_REQUEST).astype(np.intp)
             theirs = np.flatnonzero(np.isin(owners, rows))
-            texts, pieces, probabilities = [texts[i] for i in rows], [pieces[i] for i in theirs], probabilities[rows]
+            texts, pieces = [texts[i] for i in rows.tolist()], [pieces[i] for i in theirs.tolist()]
+            probabilities = probabilities[rows]
             owners = np.searchsorted(rows, owners[theirs])
         seen = profiles.numbers(self._profile, texts, pieces, owners, probabilities)
         self._window.add(self._profile.binned(seen))
