@@ -136,8 +136,8 @@ def separate(reference: Floats, batch: Floats, others: Floats, seed: int = 0) ->
 
     Logistic regression learns on one half and is judged on the other, and the other way round. Without drift scores of
     the half that it has not seen are exchangeable, so Mann and Whitney's test of them holds whatever was learnt; the
-    smaller p-value of the two halves is doubled. Its odds are the weights of `others` (Bickel et al. 2009), scaled on the
-    half that it has not seen (Platt), for a shrunken classifier would weigh too evenly and a fitted one too wildly.
+    smaller p-value of the two halves is doubled. Its odds are the weights of `others` (Bickel et al. 2009), scaled on
+    the half that it has not seen (Platt), for a shrunken classifier would weigh too evenly and a fitted one too wildly.
     """
     from scipy.stats import mannwhitneyu
     from sklearn.linear_model import LogisticRegression
