@@ -32,15 +32,15 @@ def draw(size: int) -> list[Document]:
 
 def describe(engine: Engine, best: dict[str, Any], params: Params) -> Profile | None:
     """The profile that travels with the model; None where it is not wanted or the corpus is too small."""
-    size = params.export.reference_texts
-    documents = draw(2 * size) if size else []
+    if not (size := params.export.reference_texts):
+        return None
+    documents = draw(2 * size)
     documents = documents[: min(size, len(documents) // 2)]  # of few, half are left for tokens and directions
     hashes = frozenset(document.text_hash for document in documents)
-    others, _ = sampling.draw(CORPUS, _OTHERS * len(documents), _SEED, hashes)
-    if min(len(documents), len(others)) < MIN_TEXTS:
-        if size:
-            log.info("export: fewer than %d texts of the corpus are not sampled: no profile for drift", MIN_TEXTS)
+    if len(documents) < MIN_TEXTS:
+        log.info("export: %d texts of the corpus are not sampled: too few for a profile of drift", 2 * len(documents))
         return None
+    others, _ = sampling.draw(CORPUS, _OTHERS * len(documents), _SEED, hashes)
     texts, rest = ([document.text for document in part] for part in (documents, others))
     return profiles.make(engine, texts, rest, scored(best, params.task.names))
 
