@@ -11,6 +11,7 @@ from pipeline import plotting
 from serving.files import replacing
 
 _MOST_BARS = 20
+_FEW = 100  # effective gold texts
 
 
 def write(path: Path, found: Mapping[str, Any]) -> None:
@@ -62,6 +63,7 @@ def _accuracy(found: Mapping[str, Any]) -> list[str]:
     for row in found["estimates"]:
         effective = row["effective_texts"]
         note = "" if effective is None else f"; worth {effective:,.0f} gold texts"
+        note += ": too few, don't rely on it" if effective is not None and effective < _FEW else ""
         interval = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         lines.append(f"  {row['name']:<14} {interval}  if {row['assumes']}{note}")
     return [*lines, "intervals are of chance alone: they do not cover a false assumption"]

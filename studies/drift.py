@@ -63,7 +63,11 @@ def main() -> None:
         ],
     }
     for name, part in parts.items():
-        found |= {name: part(), "seconds": round(time.time() - began), "settings": vars(arguments) | {"data": ""}}
+        found |= {
+            name: part(),
+            "seconds": round(time.time() - began),
+            "settings": {k: v for k, v in vars(arguments).items() if isinstance(v, int)},
+        }
         (arguments.out / "drift.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
         (arguments.out / "drift.md").write_text(_markdown(found))
     print(_markdown(found))

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import toy_project
 
 from serving import profiles
 from serving.engine import Engine
 from serving.files import sha256
-from serving.models import DRIFT, MANIFEST
+from serving.models import DRIFT, GOLDEN, MANIFEST
 from serving.profiles import Profile, Scored
 from serving.schemas import Manifest
 
@@ -40,7 +42,10 @@ def described(directory: Path, reference: int = 600) -> Profile:
     profile = profiles.make(engine, texts(reference, 1), texts(4 * reference, 2), scored)
     (directory / DRIFT).write_text(profile.model_dump_json())
     manifest = Manifest.model_validate_json((directory / MANIFEST).read_bytes())
-    sealed = manifest.model_copy(update={"drift": sha256(directory / DRIFT)})
+    golden = {"text": ["good"], "fp32 onnxruntime": [engine.classify(["good"])[0].tolist()]}
+    pq.write_table(pa.table(golden), directory / GOLDEN)
+    hashes = {"drift": sha256(directory / DRIFT), "golden": sha256(directory / GOLDEN)}
+    sealed = manifest.model_copy(update=hashes)
     (directory / MANIFEST).write_text(sealed.model_dump_json())
     return profile
 

@@ -83,7 +83,8 @@ def test_the_export_describes_texts_that_were_not_learnt(tmp_path: Path, monkeyp
 
 def test_a_service_exports_what_it_sees(tmp_path: Path) -> None:
     described(tmp_path / "model")
-    with serving(tmp_path / "model", PRECISION="fp32", DRIFT_WINDOW="200") as service:
+    with serving(tmp_path / "model", ready=False, PRECISION="fp32", DRIFT_WINDOW="200") as service:
+        service.wait_ready(300)
         for batch in (texts(60, 51), texts(60, 52), texts(60, 53), texts(60, 54)):
             assert service.classify(batch).status_code == 200
         assert service.metric("llambert_drift_texts") == 200
