@@ -25,11 +25,13 @@ _DRIFT = DriftOptions()
 STAGES = {
     "ingest": "read the corpus and the gold labels; find duplicates, leaks and unusable rows",
     "sample": "draw the texts for the LLM, uniformly, by seed",
+    "grow": "label texts in rounds until more don't help; in place of `sample`, where params.yaml has `rounds`",
     "annotate": "ask the LLM; every answer is stored before it counts",
     "parse": "turn answers into labels or rejections",
     "evaluate": "measure all candidates on gold, with intervals",
     "export": "write the best encoder as ONNX and check it against torch",
     "register": "log to MLflow, register the version, and let the gate decide on promotion",
+    "certify": "measure the labels of the whole corpus on gold drawn from it, with intervals",
     "report": "write report.html",
 }
 
@@ -183,6 +185,56 @@ def import_responses(file: Path) -> None:
     from pipeline.commands import responses as commands
 
     _say(commands.import_(file))
+
+
+gold = App(name="gold", help="Gold drawn from the corpus, to certify its labels (docs/certify.md).", group="Projects")
+app.command(gold)
+
+
+@gold.command(name="sample")
+def gold_sample(count: int, *, sheet: Path = Path("data/gold_sheet.csv")) -> None:
+    """Write a sheet of texts for people to label, drawn uniformly from the corpus.
+
+    Parameters
+    ----------
+    count
+        Gold texts wanted in all, those labelled before included.
+    sheet
+        A CSV that is not there yet.
+    """
+    from pipeline.commands import gold as commands
+
+    _say(commands.sample(count, sheet))
+
+
+@gold.command(name="add")
+def gold_add(sheet: Path) -> None:
+    """Check a labelled sheet and add its labels to certify.gold, whole or not at all.
+
+    Parameters
+    ----------
+    sheet
+        A CSV with the columns id and label.
+    """
+    from pipeline.commands import gold as commands
+
+    _say(commands.add(sheet))
+
+
+@gold.command(name="power")
+def gold_power(*, width: float, accuracy: float | None = None) -> None:
+    """Say how many gold texts an interval of accuracy needs to be narrow enough.
+
+    Parameters
+    ----------
+    width
+        Of the interval, high minus low, such as 0.05.
+    accuracy
+        Expected. None: the mean confidence of the labels.
+    """
+    from pipeline.commands import gold as commands
+
+    _say(commands.power(width, accuracy))
 
 
 @app.command(group="Models")

@@ -43,12 +43,15 @@ class Gold:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A text for the LLM to label; `split` is train or held_out."""
+    """A text for the LLM to label; `split` is train or held_out. Estimates over the corpus want the stratum uniform."""
 
     id: str
     text: str
     text_hash: str
     split: str
+    stratum: str = "uniform"  # or the strategy that drew it (pipeline/choosing.py), or unfinished: the budget ended
+    weight: float | None = 1.0  # that makes a mean over its stratum unbiased for the corpus; null: none does
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +207,18 @@ BEST = Json(Path("data/best.json"))  # the candidate that is best on validation,
 MODELS = Path("models")  # models/<candidate>/
 EXPORT = Path("export")
 LABELLED = Path("labels")  # part-*.parquet, sidecars, manifest.json
+FINAL = Path("final")  # the same after the error target: labels of the encoder, the LLM and people
+CERTIFICATE = Json(Path("certificate.json"))
 ERRORS = Path("data/errors.csv")
 PLOTS = Path("plots")
+ROUNDS = PLOTS / "rounds.csv"
 REPORT = Path("report.html")
 SUMMARY = Json(Path("metrics.json"))  # the figures in short, for `dvc metrics`
 STATE = Path(".llambert")  # outlives DVC's outs: response store, checkpoints, converted weights, lock
 STORE = STATE / "responses.sqlite"
 QUESTIONS = Table(STATE / "questions.parquet", Question)
 CHECKPOINTS = STATE / "checkpoints"
+LEARNT = STATE / "rounds"  # what the candidate of a round says of texts
 
 
 def metrics(stage: str) -> Json:

@@ -163,3 +163,34 @@ def two_samples(ticks: Sequence[str], reference: Sequence[int], batch: Sequence[
         axes.legend()
 
     return _svg(name, draw)
+
+
+def pairs(measured: Mapping[str, tuple[Interval, Interval]], names: tuple[str, str], what: str) -> str:
+    """Two intervals for each name, one above the other, the first on top."""
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
+        for side, (name, colour) in enumerate(zip(names, (THIRD, FIRST), strict=True)):
+            for i, both in enumerate(measured.values()):
+                m, place = both[side], i + 0.28 * (side - 0.5)
+                axes.plot([m["low"], m["high"]], [place] * 2, color=colour, linewidth=2.5, alpha=0.5)
+                axes.plot(m["value"], place, "o", color=colour, markersize=5, label=None if i else name)
+        axes.set_yticks(range(len(measured)), list(measured))
+        axes.set_ylim(len(measured) - 0.4, -0.6)
+        axes.set_xlabel(what)
+        axes.grid(visible=False, axis="y")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2 - 0.5 / len(measured)), ncols=2)
+
+    return _svg(f"{what}-pairs", draw, max(2.0, 0.36 * len(measured) + 1.3))
+
+
+def rounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Agreement with held-out labels, with its interval, against the number of texts that were labelled."""
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
+        texts, scores = [row["texts"] for row in rows], [row["score"] for row in rows]
+        low, value, high = ([score[key] for score in scores] for key in ("low", "value", "high"))
+        axes.fill_between(texts, low, high, color=FIRST, alpha=0.15, linewidth=0)
+        axes.plot(texts, value, "o-", color=FIRST, markersize=4)
+        axes.set(xlabel="texts labelled", ylabel="agreement")
+
+    return _svg("rounds", draw)

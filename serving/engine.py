@@ -36,7 +36,7 @@ _GOLDEN_TOLERANCE = {
 
 
 class Engine:
-    """An exported model, ready to classify. One engine is for one thread at a time.
+    """An exported model, ready to classify. One engine is for one thread at a time (but see `calls`).
 
     >>> engine = Engine.open(Path("export"), "int8")
     >>> engine.classify(["a fine film"])  # float32 [1, classes], in the order of engine.labels
@@ -113,6 +113,11 @@ class Engine:
     def pieces(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.intp]]:
         """Token ids of all pieces of texts, and the index of the text of each. Any thread may call this."""
         return self._tokenize.pieces(texts)
+
+    @property
+    def calls(self) -> int:
+        """How many calls of `scores` may be under way at a time, each on a thread of its own."""
+        return self._runtime.calls
 
     def scores(self, batches: Iterable[Ids]) -> Iterator[Floats]:
         """Raw scores [pieces, classes] of each batch of pieces, for a caller that makes up its own batches.

@@ -1,15 +1,15 @@
 """plan: what annotating and labelling will cost, before anything is paid. No server is asked, nothing is downloaded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline import annotators, costing, params, responses, shooting, surveying
+from pipeline import annotators, costing, params, responses, sampling, shooting, surveying
 from pipeline.annotators import Request
 from pipeline.annotators.endpoint import Asker
-from pipeline.artifacts import CORPUS, GOLD, SAMPLE, STORE, Document, metrics
+from pipeline.artifacts import CORPUS, GOLD, SAMPLE, STORE, Document, Sampled, metrics
 from pipeline.errors import UserError
 from pipeline.params import Endpoint, Mode, Params, RecordedAnnotator
 from pipeline.planning import Counter, Work, budget
@@ -42,9 +42,10 @@ def plan() -> str:
         UserError: there is no sample yet, the budget has no room for one request, or the params don't fit.
     """
     settings = params.load()
-    for table_ in (CORPUS, SAMPLE, GOLD):
-        if not table_.path.is_file():
-            raise UserError(f"{table_.path} does not exist: run `dvc repro sample` first; it costs nothing")
+    before = "sample" if settings.rounds is None else "ingest"
+    for path in (CORPUS.path, GOLD.path, *([SAMPLE.path] if settings.rounds is None else [])):
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: run `dvc repro {before}` first; it costs nothing")
     with _store() as store:
         return "\n".join(_Plan(settings, store).lines())
 
@@ -78,7 +79,7 @@ class _Plan:
         stored = amount(spent.money) + " spent" if spent.money else ""
         rows = [
             ("", "requests", "prompt tokens", "answer tokens", self._params.report.currency, "time"),
-            self._row("LLM labels the sample and gold", self._sample),
+            self._row(f"LLM labels the sample and gold{', at most' if self._params.rounds else ''}", self._sample),
             ("  stored already, free", f"{self._before.answers:,}", "", "", stored, ""),
             self._row(f"LLM labels {self._corpus_name}", self._corpus),
             self._encoder(),
@@ -131,8 +132,16 @@ class _Plan:
         return chain(
             (("content_free", f"content_free:{i}", text, None) for i, text in enumerate(blanks)),
             gold if annotate.gold else (),
-            (("sample", row.id, row.text, None) for row in SAMPLE),
+            (("sample", row.id, row.text, None) for row in self._sampled()),
         )
+
+    def _sampled(self) -> Iterable[Sampled | Document]:
+        """The sample; where it grows in rounds, as many texts as it may have at most."""
+        sample = self._params.sample
+        if self._params.rounds is None:
+            return SAMPLE
+        evaluation = {row.text_hash for row in GOLD if row.split != "train"}
+        return sampling.draw(CORPUS, sample.size, sample.seed, evaluation)[0]
 
     def _requests(self, rows: Iterator[Row]) -> Iterator[Request]:
         return (Request(id_, text, variant) for (_, id_, text, _), variant in shooting.variants(rows, self._params))

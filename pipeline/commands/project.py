@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pipeline import dag, params
 from pipeline.artifacts import BEST, REPORT, metrics
@@ -74,12 +75,12 @@ def check() -> str:
     settings = params.load()
     if problems := list(_problems(settings)):
         raise UserError("this project can't run yet:\n" + "\n".join(f"  {problem}" for problem in problems))
-    annotator = settings.annotate.annotator
+    annotator, most = settings.annotate.annotator, "" if settings.rounds is None else "at most "
     return "\n".join(
         [
             f"task        {settings.task.name}: {settings.task.criterion} ({', '.join(settings.task.names)})",
             f"corpus      {settings.ingest.corpus.path}",
-            f"sample      {settings.sample.size:,} texts, labelled by {annotator.model} ({annotator.kind})",
+            f"sample      {most}{settings.sample.size:,} texts, labelled by {annotator.model} ({annotator.kind})",
             f"candidates  {', '.join(settings.candidates)}",
             "all is there: `dvc repro`",
         ]
@@ -140,9 +141,9 @@ def _model_problems(settings: Params) -> Iterator[str]:
             yield f"encoders.{name}: {error}"
 
 
-def _data_lines(text: str) -> set[str]:
-    """The parameters that dvc.yaml depends on as files: `${ingest.corpus.path}` and the like."""
-    return set(dag.OPTIONAL.findall(text))
+def _data_lines(text: str) -> set[Any]:
+    """Stages of a dvc.yaml, and parameters that it depends on as files: `${ingest.corpus.path}` and the like."""
+    return set(dag.OPTIONAL.findall(text)) | set(dag.STAGE.findall(text))
 
 
 def write_dag(code: str | None) -> str:

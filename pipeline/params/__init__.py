@@ -23,14 +23,18 @@ from pipeline.params.annotators import (
     VllmAnnotator,
 )
 from pipeline.params.base import Block, Name
+from pipeline.params.certification import Certify, CorpusGold
 from pipeline.params.data import Ingest, Sample, Task
 from pipeline.params.delivery import Export, LabelParams, Register, Report
+from pipeline.params.rounds import Rounds, Stop
 from pipeline.params.training import Encoder, Evaluate, Tfidf, Train, Transformer
 from serving.locating import GoldSource, Source
 
 __all__ = [
     "Annotate",
     "Budget",
+    "Certify",
+    "CorpusGold",
     "Encoder",
     "Endpoint",
     "Evaluate",
@@ -51,9 +55,11 @@ __all__ = [
     "RecordedFile",
     "Register",
     "Report",
+    "Rounds",
     "Sample",
     "Shots",
     "Source",
+    "Stop",
     "Task",
     "Tfidf",
     "Train",
@@ -69,6 +75,7 @@ class Params(Block):
     task: Task
     ingest: Ingest
     sample: Sample
+    rounds: Rounds | None = None
     annotate: Annotate
     parse: Parse
     encoders: dict[Name, Encoder]
@@ -78,6 +85,7 @@ class Params(Block):
     export: Export
     label: LabelParams
     report: Report
+    certify: Certify | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -106,6 +114,19 @@ class Params(Block):
             raise ValueError(f"label.precision '{self.label.precision}' is not among export.precisions")
         if self.label.runtime not in ("auto", *self.export.runtimes):
             raise ValueError(f"label.runtime '{self.label.runtime}' is not among export.runtimes")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_have_room(self) -> Self:
+        if (rounds := self.rounds) is None:
+            return self
+        if rounds.candidate not in self.encoders:
+            raise ValueError(f"rounds.candidate '{rounds.candidate}' is not defined by the block `encoders`")
+        if (least := rounds.held_out + rounds.first) > self.sample.size:
+            raise ValueError(
+                f"sample.size is the most that rounds may label: {self.sample.size} has no room for rounds.held_out "
+                f"and rounds.first ({least} together)"
+            )
         return self
 
     @property

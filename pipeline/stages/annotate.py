@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from heapq import nsmallest
 from itertools import chain, islice
 
@@ -17,12 +17,12 @@ from pyarrow.parquet import ParquetFile
 
 from pipeline import annotators, costing, piloting, responses, shooting
 from pipeline.annotators import Annotator, Request
-from pipeline.artifacts import GOLD, QUESTIONS, RESPONSES, SAMPLE, STORE, Gold, Question, Response, metrics
+from pipeline.artifacts import GOLD, QUESTIONS, RESPONSES, SAMPLE, STORE, Gold, Question, Response, Sampled, metrics
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.piloting import Judge, Tally
 from pipeline.prompts import Template, Variant
-from pipeline.responses import Answer, Origin, ResponseStore
+from pipeline.responses import Answer, Origin, ResponseStore, Totals
 from pipeline.spending import Spending
 from serving.progress import Advance, progress
 
@@ -40,7 +40,7 @@ def run(params: Params) -> None:
         )
     with responses.opened(STORE) as store:
         annotator = annotators.create(params.annotate, params.task, store)
-        QUESTIONS.write(_questions(params, annotator))
+        QUESTIONS.write(_questions(params, annotator, SAMPLE))
         before, prices = store.totals(_keys()), costing.prices(params)
         spending = Spending(params.annotate.budget, prices, before)
         with progress("annotate", QUESTIONS.count(), done=before.answers) as advance:
@@ -53,7 +53,33 @@ def run(params: Params) -> None:
     log.info("annotate: %d answers, %d of them new, %.1f s", totals.answers, new, seconds)
 
 
-def _questions(params: Params, annotator: Annotator) -> Iterator[Question]:
+@dataclass(frozen=True)
+class Asked:
+    """What came back for a sample that grows."""
+
+    responses: list[Response]
+    totals: Totals
+    stopped: str | None  # the limit that left questions open
+
+
+def ask(params: Params, sample: Iterable[Sampled], what: str) -> Asked:
+    """Ask about a part of a sample that is not written yet; the budget is that of all answers to it.
+
+    Raises:
+        UserError: too many failures; or the budget is too small for one request.
+    """
+    with responses.opened(STORE) as store:
+        annotator = annotators.create(params.annotate, params.task, store)
+        QUESTIONS.write(_questions(params, annotator, sample))
+        before = store.totals(_keys())
+        spending = Spending(params.annotate.budget, costing.prices(params), before)
+        with progress(what, QUESTIONS.count(), done=before.answers) as advance:
+            _ask(params, annotator, store, spending, advance)
+        found = list(_responses(params, annotator, store, spending, partly=True))
+        return Asked(found, store.totals(_keys()), spending.stopped)
+
+
+def _questions(params: Params, annotator: Annotator, sampled: Iterable[Sampled]) -> Iterator[Question]:
     """The pilot first: prompts without content to calibrate by, some gold to measure the teacher by, some sample.
 
     The sample is in random order already; gold may be sorted by label.
@@ -61,7 +87,7 @@ def _questions(params: Params, annotator: Annotator) -> Iterator[Question]:
     size, blanks = params.annotate.pilot, params.annotate.prompt.content_free
     free = ((f"content_free:{i}", text) for i, text in enumerate(blanks if annotator.gives_log_probabilities else []))
     gold = nsmallest(size, _gold(params), key=lambda row: row.text_hash)
-    early, sample = {row.id for row in gold}, ((row.id, row.text) for row in SAMPLE)
+    early, sample = {row.id for row in gold}, ((row.id, row.text) for row in sampled)
     ordered = chain(
         (("content_free", id_, text, None) for id_, text in free),
         (("gold", row.id, row.text, row.label) for row in gold),
@@ -128,11 +154,13 @@ def _look_at(params: Params, pilot: list[Question], store: ResponseStore) -> Jud
     return judge
 
 
-def _responses(params: Params, annotator: Annotator, store: ResponseStore, spending: Spending) -> Iterator[Response]:
+def _responses(
+    params: Params, annotator: Annotator, store: ResponseStore, spending: Spending, partly: bool = False
+) -> Iterator[Response]:
     """What came back for each question.
 
     Raises:
-        UserError: the budget or too many failures left questions open; the answers stay in the store.
+        UserError: the budget (unless `partly`) or too many failures left questions open; the answers stay in the store.
     """
     prompt_hash, errors, answered, total = _prompt_hash(params), Counter[str](), 0, 0
     for questions in _chunks(QUESTIONS):
@@ -148,7 +176,7 @@ def _responses(params: Params, annotator: Annotator, store: ResponseStore, spend
                 id=q.id, purpose=q.purpose, variant=q.variant, prompt_hash=prompt_hash, model=annotator.model,
                 decoding=annotator.decoding, **{name: getattr(answer, name) for name in _OF_ANSWER},
             )  # fmt: skip
-    if answered < total:
+    if answered < total and not (partly and spending.stopped):
         if spending.stopped is None:
             raise ValueError(f"{total - answered} requests have neither an answer nor an error. This is a bug.")
         raise UserError(

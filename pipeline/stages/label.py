@@ -32,7 +32,7 @@ def run(params: Params) -> None:
     total = min(_survey(params), settings.max_rows or 2**63)
     if not total:
         raise UserError("there is no text to label: see label.corpus (the ingested corpus if null)")
-    rows = ((document.id, document.text) for document in islice(_documents(params), settings.max_rows))
+    rows = ((document.id, document.text) for document in islice(documents(params), settings.max_rows))
     parts = bulk.run(
         rows, engine, LABELLED, shard_rows=settings.shard_rows, total=total, min_confidence=settings.min_confidence
     )
@@ -56,7 +56,8 @@ def run(params: Params) -> None:
     log.info("label: %d texts in %s (%s)", count, LABELLED, shown)
 
 
-def _documents(params: Params) -> Iterator[Document]:
+def documents(params: Params) -> Iterator[Document]:
+    """Return what this stage labels, in order, before `label.max_rows`."""
     if params.label.corpus is None:
         return iter(CORPUS)
     rows = corpus.read(params.label.corpus, params.ingest.max_chars, "label.corpus")

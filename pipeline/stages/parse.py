@@ -5,12 +5,25 @@ Every sampled text becomes exactly one row: a label, or a rejection with its rea
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from pipeline import calibrating, parsing
-from pipeline.artifacts import GOLD, LABELS, REJECTED, RESPONSES, SAMPLE, TEACHER, Label, Rejected, Response, metrics
+from pipeline.artifacts import (
+    GOLD,
+    LABELS,
+    REJECTED,
+    RESPONSES,
+    SAMPLE,
+    TEACHER,
+    Label,
+    Rejected,
+    Response,
+    Sampled,
+    metrics,
+)
 from pipeline.calibrating import Calibration
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -20,11 +33,9 @@ log = logging.getLogger("llambert")
 
 def run(params: Params) -> None:
     """Calibrate on the sample, judge every response."""
-    answered = list(RESPONSES)
-    calibration = _calibration(answered, params)
-    verdicts = {response.id: (response, verdict) for response, verdict in _judge(answered, params, calibration)}
-    sampled = [(row.id, row.split) for row in SAMPLE]
-    labels, rejected = _sorted_out(sampled, verdicts)
+    sampled = [replace(row, text="") for row in SAMPLE]
+    verdicts, calibration = _judged(list(RESPONSES), sampled, params)
+    labels, rejected = _sorted_out(((row.id, row.split) for row in sampled), verdicts)
     REJECTED.write(rejected)
     share = len(labels) / max(len(sampled), 1)
     if share < params.parse.min_yield:
@@ -40,20 +51,37 @@ def run(params: Params) -> None:
     teacher, unanswered = _sorted_out(known, verdicts)
     LABELS.write(labels)
     TEACHER.write(teacher)
-    shares = Counter(row.label for row in labels)
+    even = {row.id for row in sampled if row.stratum == "uniform"}
+    uniform = [row for row in labels if row.id in even]
+    shares = Counter(row.label for row in uniform)
     metrics("parse").write(
         {
             "labelled": len(labels),
             "rejected": len(rejected),
             "yield": share,
             "rejected_by_reason": dict(Counter(row.reason for row in rejected)),
-            "shares": {label: shares[label] / len(labels) for label in params.task.names},
-            "mean_confidence": float(np.mean([row.confidence for row in labels])),
+            "shares": {label: shares[label] / max(len(uniform), 1) for label in params.task.names},
+            "mean_confidence": float(np.mean([row.confidence for row in uniform])) if uniform else None,
             "teacher": {"answered": len(teacher), "rejected": len(unanswered)},
             "calibration": {"method": calibration.method, "log_loss": calibration.log_loss} if calibration else None,
         }
     )
     log.info("parse: %d labels, %d rejected (yield %.1f %%)", len(labels), len(rejected), 100 * share)
+
+
+def labels_of(answered: list[Response], sampled: Iterable[Sampled], params: Params) -> list[Label]:
+    """Labels of a sample that is still growing; calibrated, where that is asked for, on its uniform part."""
+    rows = list(sampled)
+    verdicts, _ = _judged(answered, rows, params)
+    return _sorted_out(((row.id, row.split) for row in rows), verdicts)[0]
+
+
+def _judged(
+    answered: list[Response], sampled: Iterable[Sampled], params: Params
+) -> tuple[dict[str, tuple[Response, parsing.Verdict]], Calibration | None]:
+    chosen = {row.id for row in sampled if row.stratum != "uniform"}
+    calibration = _calibration([row for row in answered if row.id not in chosen], params)
+    return {row.id: (row, verdict) for row, verdict in _judge(answered, params, calibration)}, calibration
 
 
 def _judge(
@@ -103,7 +131,7 @@ def _listed(losses: Mapping[str, float]) -> str:
 
 
 def _sorted_out(
-    wanted: list[tuple[str, str]], verdicts: dict[str, tuple[Response, parsing.Verdict]]
+    wanted: Iterable[tuple[str, str]], verdicts: dict[str, tuple[Response, parsing.Verdict]]
 ) -> tuple[list[Label], list[Rejected]]:
     labels, rejected = [], []
     for id_, split in wanted:

@@ -23,9 +23,10 @@ CACHED_TOKENS = 1536  # of a batch, for a processor's caches: 8,192 took 1.2 to 
 
 
 class Runtime(Protocol):
-    """A loaded graph. Serves one thread at a time."""
+    """A loaded graph."""
 
     batch_tokens: int  # of a batch, padding included, beyond which it gets no faster
+    calls: int  # of `logits` that may be under way at a time, each on a thread of its own
 
     def logits(self, batches: Iterable[Ids]) -> Iterator[Floats]:
         """Yield logits (texts, classes) of each batch, in order. May take further batches before it yields one."""
@@ -46,7 +47,8 @@ def load(
         graph: the file that `graph` names; others of the same stem stand beside it.
         manifest: the model's, for what a graph does not say of itself.
         threads: of the matrix products on a processor; None takes all physical cores.
-        few_shapes: batches are made of whatever comes, so round their widths more than is best for sorted ones.
+        few_shapes: batches are made of whatever comes, by several threads, so round their widths more than is best for
+            sorted ones.
 
     Raises:
         UserError: the library is missing or can't read the graph.

@@ -32,6 +32,7 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(graph, options, providers=wanted)
         # a library built for CUDA falls back where there is no GPU
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
+        self.calls = 1
         self.batch_tokens = CACHED_TOKENS if self.device == "cpu" else _MANY_TOKENS
         self._inputs = {node.name for node in self._session.get_inputs()}
 

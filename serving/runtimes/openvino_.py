@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 
 import openvino
 
@@ -45,19 +46,29 @@ class OpenVino:
         streams = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._pad_id, self._max_tokens = pad_id, max_tokens
         self._step = _WIDE_STEP if few_shapes else _STEP
-        self._requests = [model.create_infer_request() for _ in range(streams + 1)]  # one waits while others compute
+        self.calls = streams + 1 if few_shapes else 1  # one waits while others compute
+        self._idle = SimpleQueue[list[openvino.InferRequest]]()  # a list for each call
+        for _ in range(self.calls):
+            self._idle.put([model.create_infer_request() for _ in range(1 if few_shapes else streams + 1)])
 
     def logits(self, batches: Iterable[Ids]) -> Iterator[Floats]:
         """Logits (texts, classes) of each batch. As many further batches as there are streams may be taken before."""
-        idle, started = list(self._requests), deque[openvino.InferRequest]()
+        ours = self._idle.get()
+        try:
+            yield from self._computed(batches, list(ours))
+        finally:
+            self._idle.put(ours)
+
+    def _computed(self, batches: Iterable[Ids], idle: list[openvino.InferRequest]) -> Iterator[Floats]:
+        started = deque[openvino.InferRequest]()
         try:
             for batch in batches:
-                if not idle:
-                    idle.append(started.popleft())
-                    yield _result(idle[-1])
                 input_ids, mask = pad(batch, self._pad_id, self._step, self._max_tokens)
                 started.append(idle.pop())
                 started[-1].start_async({"input_ids": input_ids, "attention_mask": mask})
+                if not idle:
+                    idle.append(started.popleft())
+                    yield _result(idle[-1])
             while started:
                 yield _result(started.popleft())
         finally:

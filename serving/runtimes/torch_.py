@@ -24,6 +24,7 @@ class TorchRuntime:
 
     def __init__(self, encoder: Encoder, config: Config, device: torch.device) -> None:
         self._encoder = encoder
+        self.calls = 1
         self.batch_tokens = 2**16  # a GPU is busy with any size that users set
         self._first = first_position(config)
         self._pad_id: int | None = config["pad_token_id"] if counts_padding(config) else None

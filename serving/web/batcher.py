@@ -1,7 +1,7 @@
-"""One engine, one thread, and the pieces of texts that wait for it, from many requests. Knows no HTTP and no texts.
+"""One engine, its threads, and the pieces of texts that wait for it, from many requests. Knows no HTTP and no texts.
 
-Batches are bounded by tokens and made of what waits at the moment the engine is free: nothing waits for company. On a
-GPU the runtime takes the next batch while the device works on the last one.
+Batches are bounded by tokens and made of what waits at the moment a thread is free: nothing waits for company, nor for
+another batch while a core is idle. On a GPU the runtime takes the next batch while the device works on the last one.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from serving.runtimes import Floats, Ids
 from serving.web.choosing import choose
 
 log = logging.getLogger("llambert")
-_BATCH_S = 0.1  # batches are kept this short where the engine is slow, so that requests can take turns
+_BATCH_S = 0.15  # batches are kept this short where the engine is slow, so that requests can take turns
 _MEMORY = 0.95  # of a batch's weight in the measured rate, for each batch since
 _YIELD_S = 0.02  # between looks at whether the preferred engine is idle
 
@@ -69,7 +69,7 @@ Chosen = list[tuple[Ticket, int]]  # and the index of the piece
 
 
 class Batcher:
-    """Computes tickets on a thread of its own until it is closed.
+    """Computes tickets, on as many threads as the engine takes calls, until it is closed.
 
     Args:
         engine: nobody else may compute with it from now on.
@@ -94,9 +94,11 @@ class Batcher:
         self._queue: list[Ticket] = []  # whose turn it is stands first
         self._changed = threading.Condition()
         self._closed = False
-        self._computing = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._computing = 0  # threads
+        self._delivered = 0.0  # when the last batch was
+        self._threads = [threading.Thread(target=self._run, name="engine", daemon=True) for _ in range(engine.calls)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def tokens_per_s(self) -> float:
@@ -105,8 +107,8 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread is there."""
-        return self._thread.is_alive()
+        """Whether the threads are there."""
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def idle(self) -> bool:
@@ -145,25 +147,27 @@ class Batcher:
                 self.tokens -= sum(ticket.lengths)
 
     def close(self) -> None:
-        """Finish what waits, then end the thread."""
+        """Finish what waits, then end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while self._wait():
             self._compute()
+            with self._changed:
+                self._computing -= 1
 
     def _wait(self) -> bool:
         """Until there is something to do; False at the end."""
         with self._changed:
-            self._computing = False
             while not self._queue or self._held():
                 if self._closed and not self._queue:
                     return False
                 self._changed.wait(_YIELD_S if self._queue else None)
-            self._computing = True
+            self._computing += 1
             return True
 
     def _held(self) -> bool:
@@ -172,12 +176,11 @@ class Batcher:
     def _compute(self) -> None:
         """Compute batch after batch for as long as something waits."""
         flying: deque[Chosen] = deque()
-        before = time.perf_counter()
+        began = time.perf_counter()
         try:
             for scores in self.engine.scores(self._batches(flying)):
-                now = time.perf_counter()
-                self._deliver(flying.popleft(), scores, now - before)
-                before = now
+                self._deliver(flying.popleft(), scores, began)
+                began = time.perf_counter()
         except Exception as error:  # goes to those who wait for these batches; the next ones may succeed
             log.exception("the engine failed")
             self._fail({ticket for chosen in flying for ticket, _ in chosen}, error)
@@ -190,7 +193,7 @@ class Batcher:
     def _take(self) -> Chosen:
         """Pick a batch and remove it from the queue; the request whose turn it was goes to the end."""
         # a rate that was measured while the machine was busy may allow for less than a token
-        room = max(1, min(self._max_batch_tokens, int(self.tokens_per_s * _BATCH_S)))
+        room = max(1, min(self._max_batch_tokens, int(self.tokens_per_s * _BATCH_S / len(self._threads))))
         with self._changed:
             if self._held():
                 return []
@@ -203,16 +206,18 @@ class Batcher:
             self._queue = [ticket for ticket in queue[1:] + queue[:1] if ticket.waiting]
             return chosen
 
-    def _deliver(self, chosen: Chosen, scores: Floats, seconds: float) -> None:
-        tokens = sum(len(ticket.pieces[piece]) for ticket, piece in chosen)
-        self._weighed = [_MEMORY * self._weighed[0] + tokens, _MEMORY * self._weighed[1] + seconds]
-        self._observer.batch(len(chosen), tokens, seconds)
-        finished = []
-        for (ticket, piece), row in zip(chosen, scores, strict=True):
-            ticket.scores[piece] = row
-            ticket.missing -= 1
-            if not ticket.missing:
-                finished.append(ticket)
+    def _deliver(self, chosen: Chosen, scores: Floats, began: float) -> None:
+        tokens, now, finished = sum(len(ticket.pieces[piece]) for ticket, piece in chosen), time.perf_counter(), []
+        with self._changed:
+            seconds = now - max(began, self._delivered)  # what other threads computed meanwhile counts once
+            self._delivered = now
+            self._weighed = [_MEMORY * self._weighed[0] + tokens, _MEMORY * self._weighed[1] + seconds]
+            self._observer.batch(len(chosen), tokens, now - began)
+            for (ticket, piece), row in zip(chosen, scores, strict=True):
+                ticket.scores[piece] = row
+                ticket.missing -= 1
+                if not ticket.missing:
+                    finished.append(ticket)
         for ticket in finished:
             ticket.loop.call_soon_threadsafe(ticket.finish)
 

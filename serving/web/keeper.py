@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from prometheus_client.core import GaugeMetricFamily
 
 from serving import registry
+from serving.cores import yielding
 from serving.errors import Unreachable, UserError
 from serving.registry import Version
 from serving.web.batcher import Batcher, Observer
@@ -242,10 +243,14 @@ class Keeper:
 
 
 async def _on_thread(work: Callable[[], T]) -> T:
-    """On a thread that the end of the process does not wait for: a registry may take minutes to say no."""
+    """On a thread that the end of the process does not wait for: a registry may take minutes to say no.
+
+    Threads that a model begins here yield to the event loop, as this one does.
+    """
     future: Future[T] = Future()
 
     def run() -> None:
+        yielding()
         try:
             future.set_result(work())
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
