@@ -8,6 +8,7 @@ from pathlib import Path
 from cyclopts import App, Parameter
 
 import pipeline
+from pipeline.options import Options as DriftOptions
 from pipeline.review import cli as review
 from serving.__main__ import speaking
 from serving.options import Options
@@ -21,6 +22,7 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 _LABEL = Options()
+_DRIFT = DriftOptions()
 STAGES = {
     "ingest": "read the corpus and the gold labels; find duplicates, leaks and unusable rows",
     "sample": "draw the texts for the LLM, uniformly, by seed",
@@ -257,6 +259,25 @@ def gold_power(*, width: float, accuracy: float | None = None) -> None:
 
 
 app.command(review.app)
+
+
+@app.command(group="Models")
+def drift(input: str, *, options: DriftOptions = _DRIFT) -> None:
+    """Compare INPUT with the corpus that a model was made for, and estimate its accuracy there (docs/drift.md).
+
+    Parameters
+    ----------
+    input
+        A file, folder, glob or URL of CSV, JSONL, Parquet or text files.
+    options
+        What to compare and how.
+    """
+    from pipeline.commands import drift as commands
+
+    text, drifted = commands.drift(input, options)
+    _say(text)
+    if drifted and options.fail:
+        sys.exit(1)
 
 
 @app.command(group="Models")

@@ -24,8 +24,9 @@ from pipeline.quantising import Pieces
 from serving import batching, runtimes
 from serving.engine import Engine
 from serving.files import sha256, unwritable
-from serving.models import GOLDEN, MANIFEST, TOKENIZER, Package
+from serving.models import DRIFT, GOLDEN, MANIFEST, TOKENIZER, Package
 from serving.precisions import PRECISIONS, PrecisionName, RuntimeName
+from serving.profiles import Profile
 from serving.progress import progress
 from serving.runtimes import Floats, Ids
 from serving.schemas import Graph, Manifest
@@ -37,7 +38,14 @@ _LIBRARIES = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino", "tokenize
 Graphs = dict[tuple[PrecisionName, RuntimeName], Graph]
 
 
-def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, temperature: float) -> Manifest:
+def export(
+    candidate: Path,
+    out: Path,
+    texts: Sequence[str],
+    params: Export,
+    temperature: float,
+    describe: Callable[[Engine], Profile | None] = lambda _: None,
+) -> Manifest:
     """Write the exported model to `out`, whole or not at all.
 
     Args:
@@ -46,6 +54,7 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         texts: real ones, for parity; the first few become the golden texts.
         params: precisions and limits.
         temperature: logits are divided by it.
+        describe: makes the profile that later texts are compared with, by the last of the graphs.
 
     Raises:
         UserError: a precision is further from torch than `params` allow, the encoder is of a kind that a runtime does
@@ -73,7 +82,9 @@ def export(candidate: Path, out: Path, texts: Sequence[str], params: Export, tem
         measured: Graphs = {(p, r): _measured(draft.precisions[p][r], logits[p, r], reference) for p, r in wanted}
         check(measured, params)
         _write_golden(building / GOLDEN, texts[:GOLDEN_TEXTS], engines.values())
-        manifest = draft.model_copy(update={"precisions": _nested(measured), "golden": sha256(building / GOLDEN)})
+        drift = _write_drift(building / DRIFT, describe(list(engines.values())[-1]))
+        found = {"precisions": _nested(measured), "golden": sha256(building / GOLDEN), "drift": drift}
+        manifest = draft.model_copy(update=found)
         (building / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
 
@@ -191,6 +202,14 @@ def _write_golden(path: Path, texts: Sequence[str], engines: Iterable[Engine]) -
     """The golden texts, and a column of probabilities [classes] for each graph."""
     columns = {e.golden: pa.array(list(e.classify(texts)), pa.list_(pa.float32())) for e in engines}
     pq.write_table(pa.table({"text": pa.array(texts, pa.string()), **columns}), path)
+
+
+def _write_drift(path: Path, profile: Profile | None) -> str | None:
+    """The hash of what was written, if anything."""
+    if profile is None:
+        return None
+    path.write_text(profile.model_dump_json() + "\n", encoding="utf-8")
+    return sha256(path)
 
 
 @contextmanager

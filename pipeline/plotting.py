@@ -149,6 +149,22 @@ def coverage(confidence: Floats, right: NDArray[np.bool_]) -> str:
     return _svg("coverage", draw)
 
 
+def two_samples(ticks: Sequence[str], reference: Sequence[int], batch: Sequence[int], name: str) -> str:
+    """Shares of two samples in the same bins."""
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
+        places = np.arange(len(ticks))
+        for i, (label, counts, colour) in enumerate((("corpus", reference, MUTED), ("new texts", batch, FIRST))):
+            heights = 100 * np.array(counts) / max(1, sum(counts))
+            axes.bar(places + (i - 0.5) * 0.42, heights, 0.4, color=colour, label=label)
+        axes.set_xticks(places, ticks, rotation=35 if len(ticks) > 4 else 0, ha="right" if len(ticks) > 4 else "center")
+        axes.set_ylabel("% of texts")
+        axes.grid(visible=False, axis="x")
+        axes.legend()
+
+    return _svg(name, draw)
+
+
 def pairs(measured: Mapping[str, tuple[Interval, Interval]], names: tuple[str, str], what: str) -> str:
     """Two intervals for each name, one above the other, the first on top."""
 

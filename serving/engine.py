@@ -137,6 +137,11 @@ class Engine:
         tokens = np.bincount(owners, [len(piece) for piece in pieces], len(texts))
         return [int(count) for count in tokens]
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of the token for what the tokenizer does not know; None where it knows everything."""
+        return self._tokenize.unknown
+
     def prove(self) -> None:
         """Classify the golden texts that travel with the model.
 

@@ -1,7 +1,7 @@
-"""An exported model is a directory: manifest.json, tokenizer.json, golden.parquet and graphs.
+"""An exported model is a directory: manifest.json, tokenizer.json, golden.parquet, drift.json and graphs.
 
 There is a graph for each precision and runtime; a server's copy needs the files of its own only. What was fetched
-from a registry has registered.json as well, which says under what name.
+from a registry has registered.json as well, which says under what name. Older ones have no drift.json.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from serving.files import sha256
 from serving.precisions import PRECISIONS, PrecisionName, RuntimeName
 from serving.schemas import Manifest
 
-MANIFEST, TOKENIZER, GOLDEN = "manifest.json", "tokenizer.json", "golden.parquet"
+MANIFEST, TOKENIZER, GOLDEN, DRIFT = "manifest.json", "tokenizer.json", "golden.parquet", "drift.json"
 REGISTERED = "registered.json"
 
 
@@ -62,7 +62,7 @@ def open_directory(directory: Path, precision: str) -> list[Package]:
     if not graphs:
         has = ", ".join(manifest.precisions)
         raise UserError(f"{directory} has no precision '{precision}' (it has {has}): add it to export.precisions")
-    for file, digest in {TOKENIZER: manifest.tokenizer, GOLDEN: manifest.golden}.items():
+    for file, digest in manifest.common.items():
         _check(directory / file, digest)
     packages = [
         Package(directory, manifest, name, r) for name, entry in graphs.items() for r in PRECISIONS if r in entry

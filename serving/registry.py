@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from serving.errors import Unreachable, UserError
 from serving.files import replacing
-from serving.models import GOLDEN, MANIFEST, REGISTERED, TOKENIZER, open_directory
+from serving.models import MANIFEST, REGISTERED, open_directory
 from serving.schemas import Manifest, Registered
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -181,7 +181,7 @@ def _files(manifest: Manifest, precision: str | None) -> list[str]:
         UserError: it names a file elsewhere; a manifest is data.
     """
     kept = [entry for name, entry in manifest.precisions.items() if precision in (None, name)]
-    files = sorted({TOKENIZER, GOLDEN} | {file for entry in kept for graph in entry.values() for file in graph.files})
+    files = sorted(set(manifest.common) | {file for entry in kept for graph in entry.values() for file in graph.files})
     for file in files:
         if Path(file).name != file:
             raise UserError(f"the manifest names the file '{file}', which is not in the model's directory")

@@ -39,10 +39,17 @@ class Manifest(Frozen):
     temperature: Annotated[float, Field(gt=0)]  # logits are divided by it
     tokenizer: Sha256
     golden: Sha256
+    drift: Sha256 | None = None  # of drift.json, which older models don't have
     precisions: Annotated[dict[PrecisionName, dict[RuntimeName, Graph]], Field(min_length=1)]
     parity_texts: Count
     created_with: dict[str, str]  # library -> version
     model_hash: Sha256 = ""
+
+    @property
+    def common(self) -> dict[str, Sha256]:
+        """The files that all precisions and runtimes share, and their hashes."""
+        files = {"tokenizer.json": self.tokenizer, "golden.parquet": self.golden}
+        return files if self.drift is None else files | {"drift.json": self.drift}
 
     @model_validator(mode="before")
     @classmethod
@@ -102,7 +109,7 @@ class Labelled(Frozen):
 
 
 def _hash(values: dict[str, object]) -> str:
-    """Hash of the fields that decide about labels; figures, versions and golden texts may differ."""
+    """Hash of the fields that decide about labels; figures, versions, golden texts and drift.json may differ."""
     precisions = TypeAdapter(dict[PrecisionName, dict[RuntimeName, Graph]]).validate_python(values["precisions"])
     files = {name: {runtime: graph.files for runtime, graph in p.items()} for name, p in precisions.items()}
     names = ("labels", "max_tokens", "truncation", "pad_id", "tokenizer")

@@ -1,5 +1,6 @@
 """Text to token ids, cut to the model's length: the one way for training, export and labelling."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -47,6 +48,14 @@ class TextTokenizer:
         split = [self._split(ids) for ids in self._encode(texts)]
         owners = np.repeat(np.arange(len(split)), [len(pieces) for pieces in split])
         return [piece for pieces in split for piece in pieces], owners
+
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for what is not in the vocabulary; None where bytes spell everything."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        token: str | None = model.get("unk_token")
+        number: int | None = self._tokenizer.token_to_id(token) if token else model.get("unk_id")
+        return number
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         encodings = self._tokenizer.encode_batch_fast([self._shortened(text) for text in texts])

@@ -21,6 +21,9 @@ GAUGES = {
     "llambert_queue_tokens": set(),
     "llambert_model_info": {"name", "version", "model_hash", "precision", "runtime"},
     "llambert_model_load_seconds": set(),
+    "llambert_drift_texts": set(),
+    "llambert_drift_psi": {"measure"},
+    "llambert_drift_alert": {"measure"},
 }
 HISTOGRAMS = {
     "llambert_batch_texts": set(),
@@ -98,7 +101,7 @@ def test_a_wrong_metric_or_label_would_be_found() -> None:
 
 def test_everything_has_all_alerts_under_names_of_their_own() -> None:
     names = [rule["alert"] for rule in rules(documents(everything()))]
-    assert len(names) == len(set(names)) == 12
+    assert len(names) == len(set(names)) == 13
 
 
 def test_alerts_go_by_the_values() -> None:
@@ -132,7 +135,7 @@ def test_dashboard_parses_and_asks_for_metrics_that_there_are() -> None:
     assert [name for name in {**COUNTERS, **GAUGES, **HISTOGRAMS} if name not in asked] == [], (
         "a metric that nothing shows"
     )
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 12
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 14
 
 
 def test_dashboards_of_two_releases_live_side_by_side() -> None:

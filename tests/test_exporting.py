@@ -12,11 +12,25 @@ import toy_project
 from toy_model import LABELS, TEXTS, candidate, exported
 
 from pipeline import exporting, graphs, params
-from pipeline.artifacts import BEST, CORPUS, EXPORT, MODELS, Document, metrics
+from pipeline.artifacts import (
+    BEST,
+    CORPUS,
+    EXPORT,
+    MODELS,
+    PREDICTIONS,
+    SAMPLE,
+    Document,
+    Json,
+    Prediction,
+    Sampled,
+    metrics,
+)
 from pipeline.errors import UserError
 from pipeline.params import Export
 from pipeline.stages import export
+from serving import profiles
 from serving.engine import Engine
+from serving.files import sha256
 from serving.models import open_directory
 from serving.schemas import Graph
 
@@ -115,11 +129,18 @@ def test_the_stage_measures_on_the_corpus_and_replaces_the_old_export(
     (EXPORT / "leftover").touch()
     candidate(MODELS / "toy-llm-1", max_tokens=16, truncation="head_tail")
     BEST.write({"candidate": "toy-llm-1", "temperature": 1})
-    CORPUS.write(Document(str(i), text, str(i)) for i, text in enumerate(TEXTS))
+    SAMPLE.write([Sampled("0", TEXTS[0], "0", "train")])
+    CORPUS.write(Document(str(i), text, str(i)) for i, text in enumerate(TEXTS * 3))
+    PREDICTIONS.write([Prediction("g", "toy-llm-1", "test", "positive", [0.0, 1.0, 2.0])])
     export.run(params.load())
     assert {path.name for path in EXPORT.iterdir()} == {
-        "manifest.json", "tokenizer.json", "golden.parquet", "int8.onnx", "int8.xml", "int8.bin", "fp16.onnx"
+        "manifest.json", "tokenizer.json", "golden.parquet", "drift.json",
+        "int8.onnx", "int8.xml", "int8.bin", "fp16.onnx",
     }  # fmt: skip
+    profile = profiles.read(EXPORT)
+    assert profile is not None
+    assert (profile.texts, profile.labels) == ((3 * len(TEXTS) - 1) // 2, LABELS)
+    assert Json(EXPORT / "manifest.json").read()["drift"] == sha256(EXPORT / "drift.json")
     assert not list(tmp_path.glob(".export*"))
     figures = metrics("export").read()
     assert (figures["candidate"], figures["texts"], set(figures["precisions"])) == ("toy-llm-1", 30, {"int8", "fp16"})

@@ -29,6 +29,7 @@ class Export(Block):
     precisions: Annotated[list[PrecisionName], Field(min_length=1)] = ["fp32", "int8"]
     runtimes: Annotated[list[RuntimeName], Field(min_length=1)] = ["onnxruntime", "openvino", "torch"]
     parity_texts: Positive = 256
+    reference_texts: Annotated[int, Field(ge=0)] = 1000  # of the corpus, for drift.json; 0: none
     max_flips: Share = 0.02
     max_difference: Annotated[float, Field(gt=0)] = 1e-3  # of logits, fp32 against torch
 

@@ -1,12 +1,14 @@
-"""export: best candidate + corpus -> export/ + metrics/export.json
+"""export: best candidate + corpus + sample + predictions -> export/ + metrics/export.json
 
-The best candidate as ONNX, measured against torch on texts drawn from the corpus.
+The best candidate as ONNX, measured against torch on texts drawn from the corpus, with a profile of the corpus that
+later texts are compared with.
 """
 
 import logging
 import time
+from functools import partial
 
-from pipeline import sampling
+from pipeline import reference, sampling
 from pipeline.artifacts import BEST, CORPUS, EXPORT, MODELS, metrics
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -20,7 +22,14 @@ def run(params: Params) -> None:
 
     start, best = time.perf_counter(), BEST.read()
     texts = _texts(params.export.parity_texts)
-    manifest = exporting.export(MODELS / best["candidate"], EXPORT, texts, params.export, best["temperature"])
+    manifest = exporting.export(
+        MODELS / best["candidate"],
+        EXPORT,
+        texts,
+        params.export,
+        best["temperature"],
+        partial(reference.describe, best=best, params=params),
+    )
     figures = {
         precision: {
             runtime: {"bytes": graph.bytes, "flips": graph.flips, "max_difference": graph.max_difference}

@@ -151,7 +151,10 @@ class Service:
             with served.batcher.ticket(pieces, len(engine.labels)) as ticket:
                 await ticket.done
             metrics.seconds.labels("queue").observe((ticket.began or ticket.submitted) - ticket.submitted)
-            return engine.probabilities(ticket.scores, owners, len(texts))
+            probabilities = engine.probabilities(ticket.scores, owners, len(texts))
+            if served.watch:
+                served.watch.see(texts, pieces, owners, probabilities)
+            return probabilities
 
     def _count(self, served: Served, texts: Sequence[str], probabilities: Floats) -> None:
         labels = served.loaded.engine.labels
@@ -176,7 +179,7 @@ class Service:
             max_tokens=manifest.max_tokens,
             truncation=manifest.truncation,
             temperature=manifest.temperature,
-            files=graph.files | {"tokenizer.json": manifest.tokenizer, "golden.parquet": manifest.golden},
+            files=graph.files | manifest.common,
             flips=graph.flips,
             max_difference=graph.max_difference,
             created_with=manifest.created_with,

@@ -24,6 +24,7 @@ from serving.cores import yielding
 from serving.errors import Unreachable, UserError
 from serving.registry import Version
 from serving.web.batcher import Batcher, Observer
+from serving.web.drift import Watch
 from serving.web.loading import Loaded, find, load
 from serving.web.metrics import Metrics
 from serving.web.settings import Settings
@@ -41,6 +42,7 @@ class Served:
 
     loaded: Loaded
     batcher: Batcher
+    watch: Watch | None = None  # whether texts are still what the model was made for
     users: int = 0  # requests that have begun with it
 
     @contextmanager
@@ -129,6 +131,8 @@ class Keeper:
             took = GaugeMetricFamily("llambert_model_load_seconds", "Time to load and prove the served model")
             took.add_metric([], loaded.seconds)
             yield took
+            if self.current.watch:
+                yield from self.current.watch.gauges()
 
     def follow(self, texts: Sequence[str], labels: Sequence[str]) -> None:
         """Let the shadow answer the same texts when there is time."""
@@ -199,6 +203,8 @@ class Keeper:
     def _take_over(self, loaded: Loaded) -> None:
         """From now on requests begin with the new model."""
         old, self.current = self.current, self._serve(loaded, self.metrics)
+        if loaded.profile and self._settings.drift_window:
+            self.current.watch = Watch(loaded.profile, self._settings.drift_window)
         engine = loaded.engine
         took = f"{engine.precision} of {engine.runtime}, loaded in {loaded.seconds:.1f} s"
         log.info("%s answers: %s", self.current, took)

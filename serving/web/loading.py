@@ -4,9 +4,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving import cores, registry
+from serving import cores, profiles, registry
 from serving.engine import Engine
 from serving.models import MANIFEST
+from serving.profiles import Profile
 from serving.registry import Version
 from serving.schemas import Manifest
 from serving.web.settings import Settings
@@ -21,6 +22,7 @@ class Loaded:
     fetched: bool  # by us, into the cache
     manifest: Manifest
     engine: Engine
+    profile: Profile | None  # of the texts that it was made for
     tokens_per_s: float  # a first idea
     seconds: float
 
@@ -58,7 +60,8 @@ def load(model: str, version: Version, settings: Settings, cache: Path) -> Loade
     engine.prove()
     tokens_per_s = (engine.tokens - before) / max(time.monotonic() - proving, 1e-3)
     manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
-    return Loaded(version, place, fetched, manifest, engine, tokens_per_s, time.monotonic() - started)
+    profile = profiles.read(place) if manifest.drift else None
+    return Loaded(version, place, fetched, manifest, engine, profile, tokens_per_s, time.monotonic() - started)
 
 
 def _fetched(version: Version, cache: Path, precision: str) -> Path:

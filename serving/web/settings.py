@@ -35,6 +35,7 @@ class Settings(BaseModel):
     poll_s: Seconds = 30.0
     cache: Path | None = None
     drain_s: Seconds = 30.0
+    drift_window: Annotated[int, Field(ge=0)] = 1000
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Self:

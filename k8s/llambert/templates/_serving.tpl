@@ -116,6 +116,7 @@ spec:
 - {name: LLAMBERT_MAX_CHARS, value: "{{ int64 $config.maxChars }}"}
 - {name: LLAMBERT_MAX_BODY_BYTES, value: "{{ int64 $config.maxBodyBytes }}"}
 - {name: LLAMBERT_DRAIN_S, value: "{{ int64 $config.drainSeconds }}"}
+- {name: LLAMBERT_DRIFT_WINDOW, value: "{{ int64 $config.driftWindow }}"}
 {{- if $root.Values.auth.existingSecret }}
 - {name: LLAMBERT_TOKEN_FILE, value: /var/run/llambert/token}
 {{- end }}
