@@ -28,6 +28,7 @@ from serving.progress import progress
 from serving.records import Unusable
 from serving.runtimes import Floats
 from serving.schemas import Frozen, Labelled, Part
+from serving.shapes import Kind
 from serving.targets import Directory, Target
 
 Row = tuple[str, str]  # id, text
@@ -44,6 +45,10 @@ SCHEMA = pa.schema(
         pa.field("model_hash", pa.string(), nullable=False),
     ]
 )
+_EXTRA = {  # columns of other kinds than single, see `serving.shapes`
+    "multi": pa.field("labels", pa.list_(pa.string()), nullable=False),  # those of `label`, one by one
+    "ordinal": pa.field("score", pa.float32(), nullable=False),  # the expected place on the scale
+}
 _UNUSABLE = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -63,11 +68,13 @@ class Labeller:
     precision: PrecisionName
     runtime: RuntimeName
     min_confidence: float
+    kind: Kind = "single"
 
     @classmethod
     def of(cls, engine: Engine, min_confidence: float) -> Self:
         """An engine and the threshold below which a row is marked as abstained."""
-        return cls(engine.labels, engine.model_hash, engine.precision, engine.runtime, min_confidence)
+        model = engine.model_hash, engine.precision, engine.runtime
+        return cls(engine.labels, *model, min_confidence, engine.shape.kind)
 
     def gave(self, part: Part) -> bool:
         """Whether a shard was labelled by exactly this one."""
@@ -189,7 +196,7 @@ def publish(
         rows=len(rows),
         tokens=scored.tokens,
         abstained=sum(table["abstained"].to_pylist()),
-        counts=_counts(engine.labels, table["label"].to_pylist()),
+        counts=_counts(engine, table["label"].to_pylist()),
         seconds=round(scored.seconds + time.monotonic() - start, 3),
         unusable=len(unusable),
     )
@@ -198,18 +205,26 @@ def publish(
 
 
 def labelled(rows: Sequence[Row], probabilities: Floats, engine: Engine, min_confidence: float) -> pa.Table:
-    """Rows and their probabilities [n, classes] as a table of `SCHEMA`."""
-    confidence = probabilities.max(axis=1)
+    """Rows and their probabilities [n, classes] as a table of `schema`."""
+    decided = engine.shape.decide(probabilities)
     columns = {
         "id": [row_id for row_id, _ in rows],
-        "label": [engine.labels[i] for i in probabilities.argmax(axis=1)],
-        "confidence": confidence,
-        "abstained": confidence < np.float32(min_confidence),
+        "label": decided.labels,
+        "labels": list(map(engine.shape.names, decided.labels)) if engine.shape.kind == "multi" else None,
+        "score": decided.scores,
+        "confidence": decided.confidence,
+        "abstained": decided.confidence < np.float32(min_confidence),
         "probabilities": list(probabilities),
         "source": ["encoder"] * len(rows),
         "model_hash": [engine.model_hash] * len(rows),
     }
-    return pa.table(columns, schema=SCHEMA)
+    wanted = schema(engine.shape.kind)
+    return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
+
+
+def schema(kind: Kind) -> pa.Schema:
+    """The columns of labels of a kind."""
+    return SCHEMA.insert(SCHEMA.names.index("label") + 1, _EXTRA[kind]) if kind in _EXTRA else SCHEMA
 
 
 def finished(shard: int, rows: Sequence[Row], labeller: Labeller, target: Target, unusable: int = 0) -> Part | None:
@@ -253,6 +268,7 @@ def finish(tally: Tally, labeller: Labeller, target: Target, *, made_ids: bool =
         parts={part_name(shard): file for shard, file in sorted(tally.files.items())},
         unusable=tally.unusable,
         made_ids=made_ids,
+        kind=labeller.kind,
     )
     _write(target, MANIFEST, manifest)
 
@@ -288,9 +304,12 @@ def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _counts(labels: Sequence[str], given: Iterable[str]) -> dict[str, int]:
-    counts = Counter(given)
-    return {label: counts[label] for label in labels}
+def _counts(engine: Engine, given: Iterable[str]) -> dict[str, int]:
+    """Rows of each label; a row of several counts for each."""
+    counts: Counter[str] = Counter()
+    for label, rows in Counter(given).items():
+        counts.update(dict.fromkeys(engine.shape.names(label), rows))
+    return {label: counts[label] for label in engine.labels}
 
 
 def _parquet(table: pa.Table) -> bytes:

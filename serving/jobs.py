@@ -20,6 +20,7 @@ from serving.locating import Source, locate
 from serving.precisions import PrecisionName, RuntimeName
 from serving.records import Record, Unusable
 from serving.schemas import Count, Frozen, Sha256, Share
+from serving.shapes import Kind
 from serving.targets import Target, open_target
 
 JOB = "job.json"
@@ -37,11 +38,13 @@ class Job(Frozen):
     model_hash: Sha256
     precision: PrecisionName
     runtime: RuntimeName
+    kind: Kind = "single"
 
     @property
     def labeller(self) -> Labeller:
         """The part that decides about labels."""
-        return Labeller(tuple(self.labels), self.model_hash, self.precision, self.runtime, self.min_confidence)
+        model = self.model_hash, self.precision, self.runtime
+        return Labeller(tuple(self.labels), *model, self.min_confidence, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ def claim(settings: Settings, target: Target) -> tuple[Job, Engine]:
         model_hash=engine.model_hash,
         precision=engine.precision,
         runtime=engine.runtime,
+        kind=engine.shape.kind,
     )
     if before is None:
         _refuse_strangers(names, target)
