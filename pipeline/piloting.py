@@ -27,16 +27,22 @@ class Judge:
         content_free: Sequence[Answer] = (),
         gold: Sequence[tuple[str, Answer]] = (),
     ) -> None:
-        self._task, self._params, self.min_yield = params.task, params.parse, params.parse.min_yield
-        self._parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
+        self._task, self._params, self.min_yield = params.task.asked, params.parse, params.parse.min_yield
+        self._sets = params.task if params.task.kind == "multi" and params.requests_per_text == 1 else None
+        self._parser = parsing.TextParser(self._task, params.annotate.prompt.reasoning)
         scored = [(label, answer) for label, answer in gold if answer.log_probabilities]
         scores = calibrating.Scores(
             _scores(first), _scores(content_free), _scores([a for _, a in scored]), [label for label, _ in scored]
         )
-        self._calibration = calibrating.calibrate(scores, params.parse, params.task.names)
+        if params.task.kind == "multi":  # each label is calibrated by itself, by `parse`
+            scores, plain = calibrating.Scores(*[np.empty((0, 2))] * 3, []), {"calibration": "none", "prior": None}
+            self._params = params.parse.model_copy(update=plain)
+        self._calibration = calibrating.calibrate(scores, self._params, self._task.names)
 
     def __call__(self, answer: Answer) -> Verdict:
         """A label, or a reason why there is none."""
+        if self._sets is not None:
+            return parsing.from_set(answer.answer, self._sets)
         if answer.log_probabilities is None:
             return self._parser.parse(answer.answer, answer.finish_reason)
         probabilities = self._calibration(np.array(answer.log_probabilities))

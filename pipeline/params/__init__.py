@@ -81,13 +81,34 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        labels = set(self.task.labels)
-        if self.annotate.prompt.answers is not None and set(self.annotate.prompt.answers) != labels:
-            raise ValueError(f"annotate.prompt.answers must name each of {sorted(labels)} once")
-        if unknown := {example.label for example in self.annotate.prompt.examples} - labels:
+        labels, prompt, shape = set(self.task.labels), self.annotate.prompt, self.task.shape
+        asked = set(self.task.asked.labels)
+        if prompt.answers is not None and set(prompt.answers) != asked:
+            raise ValueError(f"annotate.prompt.answers must name each of {sorted(asked)} once")
+        shown = {name for example in prompt.examples for name in shape.names(example.label)}
+        if unknown := shown - labels:
             raise ValueError(f"annotate.prompt.examples use labels that task.labels does not have: {sorted(unknown)}")
         if self.parse.prior is not None and set(self.parse.prior) != labels:
             raise ValueError(f"parse.prior must give a share to each of {sorted(labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_as_the_kind_of_task_wants(self) -> Self:
+        prompt, multi = self.annotate.prompt, self.task.kind == "multi"
+        if multi != ("{label}" in prompt.user) and self.annotate.annotator.kind != "recorded":
+            raise ValueError(
+                "annotate.prompt.user must hold `{label}`: with task.kind multi the LLM is asked about one label at a "
+                "time, yes or no"
+                if multi
+                else "annotate.prompt.user holds `{label}`, which is for task.kind multi"
+            )
+        if multi and (prompt.shots or prompt.shuffle):
+            raise ValueError("annotate.prompt.shots and shuffle are not for task.kind multi: give `examples`")
+        if multi and self.parse.calibration in ("batch", "contextual") and self.parse.prior is None:
+            raise ValueError(
+                f"parse.calibration {self.parse.calibration} needs parse.prior with task.kind multi: the share of "
+                "texts that each label applies to (without one, half of them would be supposed)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -107,6 +128,12 @@ class Params(Block):
         if self.label.runtime not in ("auto", *self.export.runtimes):
             raise ValueError(f"label.runtime '{self.label.runtime}' is not among export.runtimes")
         return self
+
+    @property
+    def requests_per_text(self) -> int:
+        """To the LLM: of kind multi it is asked about each label by itself; recorded answers name all labels at once."""
+        each = self.task.kind == "multi" and self.annotate.annotator.kind != "recorded"
+        return len(self.task.labels) if each else 1
 
     @property
     def candidates(self) -> list[str]:

@@ -4,8 +4,10 @@ Every sampled text becomes exactly one row: a label, or a rejection with its rea
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +15,17 @@ from pipeline import calibrating, parsing
 from pipeline.artifacts import GOLD, LABELS, REJECTED, RESPONSES, SAMPLE, TEACHER, Label, Rejected, Response, metrics
 from pipeline.calibrating import Calibration
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.params import Params, Parse, Task
+from pipeline.prompts import Variant
 
 log = logging.getLogger("llambert")
+_Verdicts = dict[str, tuple[Response, parsing.Verdict]]
 
 
 def run(params: Params) -> None:
     """Calibrate on the sample, judge every response."""
     answered = list(RESPONSES)
-    calibration = _calibration(answered, params)
-    verdicts = {response.id: (response, verdict) for response, verdict in _judge(answered, params, calibration)}
+    verdicts, calibration = _verdicts(answered, params)
     sampled = [(row.id, row.split) for row in SAMPLE]
     labels, rejected = _sorted_out(sampled, verdicts)
     REJECTED.write(rejected)
@@ -40,35 +43,78 @@ def run(params: Params) -> None:
     teacher, unanswered = _sorted_out(known, verdicts)
     LABELS.write(labels)
     TEACHER.write(teacher)
-    shares = Counter(row.label for row in labels)
+    shares = Counter(name for row in labels for name in params.task.shape.names(row.label))
     metrics("parse").write(
         {
             "labelled": len(labels),
             "rejected": len(rejected),
             "yield": share,
             "rejected_by_reason": dict(Counter(row.reason for row in rejected)),
-            "shares": {label: shares[label] / len(labels) for label in params.task.names},
+            "shares": {label: shares[label] / len(labels) for label in params.task.names},  # add up to more in sets
             "mean_confidence": float(np.mean([row.confidence for row in labels])),
             "teacher": {"answered": len(teacher), "rejected": len(unanswered)},
-            "calibration": {"method": calibration.method, "log_loss": calibration.log_loss} if calibration else None,
+            "calibration": calibration,
         }
     )
     log.info("parse: %d labels, %d rejected (yield %.1f %%)", len(labels), len(rejected), 100 * share)
 
 
-def _judge(
-    answered: list[Response], params: Params, calibration: Calibration | None
-) -> Iterator[tuple[Response, parsing.Verdict]]:
-    parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
+def _verdicts(answered: list[Response], params: Params) -> tuple[_Verdicts, dict[str, Any] | None]:
+    """By id, and how the answers were calibrated; of kind multi the answers on each label by themselves first."""
+    gold = {row.id: row.label for row in GOLD if row.split == "validation"}
+    if params.task.kind != "multi":
+        calibration = _calibration(answered, params.task, params.parse, gold)
+        judged = _judge(answered, params, params.parse, calibration)
+        method = {"method": calibration.method, "log_loss": calibration.log_loss} if calibration else None
+        return {response.id: (response, verdict) for response, verdict in judged}, method
+    if params.requests_per_text == 1:
+        return {row.id: (row, parsing.from_set(row.answer, params.task)) for row in answered}, None
+    return _each_label(answered, params, gold)
+
+
+def _each_label(
+    answered: list[Response], params: Params, gold: Mapping[str, str]
+) -> tuple[_Verdicts, dict[str, Any] | None]:
+    task, said = params.task, defaultdict[str, list[tuple[Response, parsing.Verdict]]](list)
+    methods: dict[str, str] = {}
+    of_label = defaultdict[str | None, list[Response]](list)
     for row in answered:
+        of_label[Variant.from_json(row.variant or "").label].append(row)
+    for label in task.names:
+        truth = {id_: "yes" if label in task.shape.names(names) else "no" for id_, names in gold.items()}
+        share = None if params.parse.prior is None else params.parse.prior[label]
+        prior = None if share is None else {"no": 1 - share, "yes": share}
+        parse = params.parse.model_copy(update={"prior": prior, "min_confidence": 0.0})
+        calibration = _calibration(of_label[label], task.asked, parse, truth)
+        methods[label] = calibration.method if calibration else "none"
+        for row, verdict in _judge(of_label[label], params, parse, calibration):
+            said[row.id].append((row, verdict))
+    verdicts = {}
+    for id_, rows in said.items():
+        verdict = parsing.together([verdict for _, verdict in rows], task, params.parse)
+        failed = next((row for row, one in rows if one.label is None), rows[0][0])
+        verdicts[id_] = replace(failed, key=" ".join(row.key for row, _ in rows)), verdict
+    kinds = set(methods.values())
+    return verdicts, {"method": kinds.pop() if len(kinds) == 1 else "some", "log_loss": {}, "by_label": methods}
+
+
+def _judge(
+    answered: list[Response], params: Params, parse: Parse, calibration: Calibration | None
+) -> Iterator[tuple[Response, parsing.Verdict]]:
+    task = params.task.asked
+    parser = parsing.TextParser(task, params.annotate.prompt.reasoning)
+    for row in answered:
+        if row.purpose == "content_free":
+            continue
         if row.log_probabilities is None or calibration is None:
             yield row, parser.parse(row.answer, row.finish_reason)
-        elif row.purpose != "content_free":
-            probabilities = calibration(np.array(row.log_probabilities))
-            yield row, parsing.from_probabilities(probabilities, params.task, params.parse)
+        else:
+            yield row, parsing.from_probabilities(calibration(np.array(row.log_probabilities)), task, parse)
 
 
-def _calibration(answered: list[Response], params: Params) -> Calibration | None:
+def _calibration(
+    answered: list[Response], task: Task, parse: Parse, validation: Mapping[str, str]
+) -> Calibration | None:
     """What removes the LLM's preference for a label; None where no answer has log-probabilities."""
     scores = {
         purpose: {
@@ -80,7 +126,7 @@ def _calibration(answered: list[Response], params: Params) -> Calibration | None
     }
     if not any(scores.values()):
         return None
-    gold = {row.id: row.label for row in GOLD if row.split == "validation" and row.id in scores["gold"]}
+    gold = {id_: label for id_, label in validation.items() if id_ in scores["gold"]}
     found = calibrating.calibrate(
         calibrating.Scores(
             sample=np.array(list(scores["sample"].values())),
@@ -88,12 +134,12 @@ def _calibration(answered: list[Response], params: Params) -> Calibration | None
             gold=np.array([scores["gold"][id_] for id_ in gold]),
             truth=list(gold.values()),
         ),
-        params.parse,
-        params.task.names,
+        parse,
+        task.names,
     )
     if found.log_loss:
         log.info("parse: calibration %s (log loss on validation gold: %s)", found.method, _listed(found.log_loss))
-    elif params.parse.calibration == "auto":
+    elif parse.calibration == "auto":
         log.info("parse: no calibration: there is too little validation gold to tell whether one helps")
     return found
 

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.params import Params, Tfidf, Transformer
 from pipeline.training import Data, Examples, Phase
 from serving.files import replacing
+from serving.shapes import Kind
 
 log = logging.getLogger("llambert")
 _CURVE = ["step", "phase", "train_loss", "validation_loss", "validation_accuracy"]
@@ -36,12 +37,12 @@ def run(params: Params, candidate: str) -> None:
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir(parents=True)
     if isinstance(encoder, Tfidf):
-        details = _baseline(encoder, phases, int(seed), built)
+        details = _baseline(encoder, data.kind, phases, int(seed), built)
     else:
-        details = _finetune(encoder, data.labels, phases, name, int(seed), built)
+        details = _finetune(encoder, data, phases, name, int(seed), built)
     facts: dict[str, Any] = {
         "candidate": candidate, "encoder": name, "kind": encoder.kind, "recipe": recipe, "seed": int(seed),
-        "labels": data.labels, "texts": {phase.name: len(phase.train) for phase in phases}, "history": [],
+        "labels": data.labels, "task": data.kind, "texts": {phase.name: len(phase.train) for phase in phases}, "history": [],
     }  # fmt: skip
     facts |= {"seconds": time.perf_counter() - start} | details
     Json(built / "candidate.json").write(facts)
@@ -58,22 +59,23 @@ def _data(params: Params) -> Data:
     if params.train.gold_sampled_only:
         hashes = {row.text_hash for row in sample}
         gold = [row for row in gold if row.split != "train" or row.text_hash in hashes]
-    return Data(params.task.names, {row.id: row.text for row in sample}, list(LABELS), gold)
+    return Data(params.task.names, {row.id: row.text for row in sample}, list(LABELS), gold, params.task.kind)
 
 
-def _baseline(encoder: Tfidf, phases: list[Phase], seed: int, built: Path) -> dict[str, Any]:
+def _baseline(encoder: Tfidf, kind: Kind, phases: list[Phase], seed: int, built: Path) -> dict[str, Any]:
     from pipeline import tfidf
 
     texts = [text for phase in phases for text in phase.train.texts]
-    tfidf.save(tfidf.fit(encoder, Examples(texts, np.concatenate([p.train.targets for p in phases])), seed), built)
-    settings = encoder.model_dump(mode="json") | {"seed": seed}
+    examples = Examples(texts, np.concatenate([phase.train.targets for phase in phases]))
+    tfidf.save(tfidf.fit(encoder, examples, seed, kind), built)
+    settings = encoder.model_dump(mode="json") | {"seed": seed} | _of(kind)
     return {"fingerprint": training.fingerprint("tfidf", phases[-1], settings)}
 
 
 def _finetune(
-    encoder: Transformer, labels: list[str], phases: list[Phase], name: str, seed: int, built: Path
+    encoder: Transformer, data: Data, phases: list[Phase], name: str, seed: int, built: Path
 ) -> dict[str, Any]:
-    settings = encoder.model_dump(mode="json") | {"seed": seed, "labels": labels}
+    settings = encoder.model_dump(mode="json") | {"seed": seed, "labels": data.labels} | _of(data.kind)
     base, start = weights.identity(encoder.model), weights.encoder_directory(encoder.model)
     history: list[dict[str, Any]] = []
     seconds = 0.0
@@ -83,7 +85,7 @@ def _finetune(
         done = Json(work / "phase.json")
         sibling = _finished(f"{name}-llm-{seed}", base) if phase is not phases[-1] else None
         if sibling is None and not done.path.exists():
-            done.write(_phase(encoder, labels, start, phase, seed, work))
+            done.write(_phase(encoder, data, start, phase, seed, work))
             for checkpoint in work.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         directory, result = sibling or (work / "model", done.read())
@@ -98,12 +100,17 @@ def _finetune(
     }  # fmt: skip
 
 
-def _phase(encoder: Transformer, labels: list[str], start: str, phase: Phase, seed: int, work: Path) -> dict[str, Any]:
+def _of(kind: Kind) -> dict[str, str]:
+    """What a fingerprint holds of the kind; nothing of single, so that those of before stay."""
+    return {} if kind == "single" else {"task": kind}
+
+
+def _phase(encoder: Transformer, data: Data, start: str, phase: Phase, seed: int, work: Path) -> dict[str, Any]:
     """Train a phase into `work`/model."""
     from pipeline import finetuning
 
     began = time.perf_counter()
-    history = finetuning.fit(encoder, labels, start, phase, seed, work, work / "model")
+    history = finetuning.fit(encoder, data.labels, start, phase, seed, work, work / "model", data.kind)
     return {"history": history, "seconds": time.perf_counter() - began}
 
 
