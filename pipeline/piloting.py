@@ -11,6 +11,7 @@ from pipeline.parsing import Verdict
 from pipeline.responses import Answer
 from pipeline.scoring import Floats
 
+_SHOWN = 5  # labels in the live line
 _ENOUGH = 20  # answers; fewer say nothing
 
 
@@ -69,7 +70,10 @@ class Tally:
         if not total:
             return ""
         labelled = max(total - self._said[None], 1)
-        shares = ", ".join(f"{label} {self._said[label] / labelled:.0%}" for label in self._labels)
+        shown = self._labels
+        if len(shown) > _SHOWN:
+            shown = sorted(shown, key=lambda label: -self._said[label])[:_SHOWN]
+        shares = ", ".join(f"{label} {self._said[label] / labelled:.0%}" for label in shown)
         return f"yield {1 - self._said[None] / total:.0%}, {shares}"
 
 

@@ -57,7 +57,7 @@ def save(model: Any, directory: Path) -> None:  # noqa: ANN401
 
 
 def logits(directory: Path, texts: list[str]) -> Floats:
-    """Log-probabilities (texts, labels), of kind multi log-odds. Only types of numpy, scipy and scikit-learn are loaded."""
+    """Log-probabilities (texts, labels), of kind multi log-odds. Only types of the known libraries are loaded."""
     from skops import io
 
     file = directory / FILE

@@ -41,7 +41,7 @@ class Shape:
 
     def probabilities(self, logits: Floats) -> Floats:
         """[n, classes] logits to calibrated probabilities."""
-        return softmax(logits / np.float32(self.temperature))
+        return softmax(logits / logits.dtype.type(self.temperature))
 
     def given(self, probabilities: Floats) -> Bools:
         """Which labels each text gets: [n, classes]."""
@@ -81,7 +81,7 @@ class Multi(Shape):
 
     def probabilities(self, logits: Floats) -> Floats:
         """[n, classes] logits to calibrated probabilities, which don't sum to 1."""
-        return sigmoid(logits / np.float32(self.temperature))
+        return sigmoid(logits / logits.dtype.type(self.temperature))
 
     def given(self, probabilities: Floats) -> Bools:
         """Which labels reach their threshold: [n, classes]."""
@@ -100,9 +100,7 @@ class Multi(Shape):
         return [] if label == NONE else label.split(SEPARATOR)
 
 
-def of(
-    kind: Kind, labels: Sequence[str], temperature: float = 1.0, thresholds: Sequence[float] | None = None
-) -> Shape:
+def of(kind: Kind, labels: Sequence[str], temperature: float = 1.0, thresholds: Sequence[float] | None = None) -> Shape:
     """The shape of a task or a model."""
     if kind == "multi":
         return Multi(tuple(labels), temperature, thresholds=tuple(thresholds or ()))

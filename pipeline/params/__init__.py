@@ -131,7 +131,7 @@ class Params(Block):
 
     @property
     def requests_per_text(self) -> int:
-        """To the LLM: of kind multi it is asked about each label by itself; recorded answers name all labels at once."""
+        """To the LLM: of kind multi it is asked about each label by itself; recorded answers name all at once."""
         each = self.task.kind == "multi" and self.annotate.annotator.kind != "recorded"
         return len(self.task.labels) if each else 1
 

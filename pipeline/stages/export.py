@@ -20,7 +20,8 @@ def run(params: Params) -> None:
 
     start, best = time.perf_counter(), BEST.read()
     texts = _texts(params.export.parity_texts)
-    manifest = exporting.export(MODELS / best["candidate"], EXPORT, texts, params.export, best["temperature"])
+    fitted = best["temperature"], best.get("thresholds")
+    manifest = exporting.export(MODELS / best["candidate"], EXPORT, texts, params.export, *fitted)
     figures = {
         precision: {
             runtime: {"bytes": graph.bytes, "flips": graph.flips, "max_difference": graph.max_difference}

@@ -14,6 +14,7 @@ from serving import bulk, corpus
 from serving.engine import Engine
 
 log = logging.getLogger("llambert")
+_SHOWN = 8  # labels
 UNUSABLE_ROWS = Table(LABELLED / "unusable.parquet", Unusable)
 
 
@@ -27,6 +28,7 @@ def run(params: Params) -> None:
         runtime=settings.runtime,
         max_batch_tokens=settings.max_batch_tokens,
         expect_labels=params.task.names,
+        expect_kind=params.task.kind,
     )
     engine.prove()
     total = min(_survey(params), settings.max_rows or 2**63)
@@ -52,7 +54,8 @@ def run(params: Params) -> None:
             "runtime": engine.runtime,
         }
     )
-    shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    common = sorted(shares, key=lambda name: -shares[name])[:_SHOWN] if len(shares) > _SHOWN else list(shares)
+    shown = ", ".join([f"{name} {shares[name]:.1%}" for name in common] + ["..."] * (len(shares) > len(common)))
     log.info("label: %d texts in %s (%s)", count, LABELLED, shown)
 
 

@@ -42,7 +42,8 @@ def run(params: Params, candidate: str) -> None:
         details = _finetune(encoder, data, phases, name, int(seed), built)
     facts: dict[str, Any] = {
         "candidate": candidate, "encoder": name, "kind": encoder.kind, "recipe": recipe, "seed": int(seed),
-        "labels": data.labels, "task": data.kind, "texts": {phase.name: len(phase.train) for phase in phases}, "history": [],
+        "labels": data.labels, "task": data.kind, "history": [],
+        "texts": {phase.name: len(phase.train) for phase in phases},
     }  # fmt: skip
     facts |= {"seconds": time.perf_counter() - start} | details
     Json(built / "candidate.json").write(facts)
