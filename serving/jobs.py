@@ -39,12 +39,13 @@ class Job(Frozen):
     precision: PrecisionName
     runtime: RuntimeName
     kind: Kind = "single"
+    top: Annotated[int, Field(gt=0)] | None = None
 
     @property
     def labeller(self) -> Labeller:
         """The part that decides about labels."""
         model = self.model_hash, self.precision, self.runtime
-        return Labeller(tuple(self.labels), *model, self.min_confidence, self.kind)
+        return Labeller(tuple(self.labels), *model, self.min_confidence, self.kind, self.top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Settings:
     executor: Literal["local", "ray"] = "local"
     index: int = 0
     of: int = 1
+    top: int | None = None  # likeliest labels whose probabilities are written; all if None
 
     @property
     def in_process(self) -> bool:
@@ -104,6 +106,7 @@ def claim(settings: Settings, target: Target) -> tuple[Job, Engine]:
         precision=engine.precision,
         runtime=engine.runtime,
         kind=engine.shape.kind,
+        top=settings.top,
     )
     if before is None:
         _refuse_strangers(names, target)

@@ -88,6 +88,7 @@ class Part(Frozen):
     counts: dict[str, Count]  # label -> rows
     seconds: Annotated[float, Field(ge=0)]  # that the labelling took
     unusable: Count = 0  # rows of the shard that could not be read; they stand in unusable-<shard>.parquet
+    top: Annotated[int, Field(gt=0)] | None = None  # likeliest labels whose probabilities are written; null: all
 
 
 class Labelled(Frozen):
@@ -105,6 +106,7 @@ class Labelled(Frozen):
     unusable: Count = 0
     made_ids: bool = False  # ids are hashes of texts: equal texts share one
     kind: Kind = "single"
+    top: Annotated[int, Field(gt=0)] | None = None
 
 
 def _hash(values: dict[str, object]) -> str:

@@ -134,7 +134,7 @@ def _beside(shard: int, part: Part, rows: int, names: set[str], manifest: Labell
         audit.wrong(f"{beside} is that of shard {part.shard}")
     if part.rows != rows:
         audit.wrong(f"{part_name(shard)} has {rows:,} rows, {beside} says {part.rows:,}")
-    for key in ("model_hash", "precision", "runtime", "min_confidence"):
+    for key in ("model_hash", "precision", "runtime", "min_confidence", "top"):
         if getattr(part, key) != getattr(manifest, key):
             audit.wrong(f"{beside} is of another {key} ({getattr(part, key)}) than {MANIFEST}")
     if part.unusable and unusable_name(shard) not in names:

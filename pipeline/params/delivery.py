@@ -51,6 +51,7 @@ class LabelParams(Block):
     shard_rows: Positive = 10_000
     max_batch_tokens: Positive = 8192  # on a GPU 32768
     min_confidence: Share = 0.0  # below it a row is marked as abstained
+    top: Positive | None = None  # write the probabilities of so many likeliest labels only (docs/tasks.md)
 
     @model_validator(mode="after")
     def _the_runtime_can_run_the_precision(self) -> Self:

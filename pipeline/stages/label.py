@@ -36,7 +36,13 @@ def run(params: Params) -> None:
         raise UserError("there is no text to label: see label.corpus (the ingested corpus if null)")
     rows = ((document.id, document.text) for document in islice(_documents(params), settings.max_rows))
     parts = bulk.run(
-        rows, engine, LABELLED, shard_rows=settings.shard_rows, total=total, min_confidence=settings.min_confidence
+        rows,
+        engine,
+        LABELLED,
+        shard_rows=settings.shard_rows,
+        total=total,
+        min_confidence=settings.min_confidence,
+        top=settings.top,
     )
     count, seconds = sum(part.rows for part in parts), sum(part.seconds for part in parts)
     shares = {name: sum(part.counts[name] for part in parts) / count for name in engine.labels}
