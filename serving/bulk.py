@@ -249,8 +249,8 @@ def schema(kind: Kind, top: int | None = None) -> pa.Schema:
     if not top:
         return found
     place = found.names.index("probabilities")
-    for field in reversed(_TOP):
-        found = found.insert(place + 1, field)
+    for column in reversed(_TOP):
+        found = found.insert(place + 1, column)
     return found.remove(place)
 
 
