@@ -1,6 +1,9 @@
 """dvc.yaml as it follows from params.yaml and, in this repository, from the code: stages depend on what they import.
 
 Without that a changed module would leave a stale cache, silently. A user's project has no code in it, nor such lines.
+
+What params.yaml does not have is left out: a stage that names an absent block or key among its `params`, what such a
+stage writes from the dependencies of others, and from any stage's `params` an absent one marked with `?` (`certify?`).
 """
 
 import ast
@@ -9,13 +12,15 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from pipeline.params import Params
 
 _ROOT = Path(__file__).parents[1]
 _TEMPLATE = Path(__file__).with_name("template") / "dag.yaml"
-_STAGE = re.compile(r"^  (\w+):$")
+STAGE = re.compile(r"^  (\w+):$", re.MULTILINE)
 _DEPS = re.compile(r"^    deps: \[(.*)\]$")
+_PARAMS = re.compile(r"^    params: \[(.*)\]$")
 OPTIONAL = re.compile(r"\$\{(\w+)\.(\w+)\.path\}")
 
 
@@ -23,29 +28,62 @@ def render(params: Params, code: str | None = None) -> str:
     """The text of dvc.yaml.
 
     Args:
-        params: decide which gold files and corpora there are to depend on.
+        params: decide which stages there are, and which gold files and corpora they depend on.
         code: path from the project to the directory that holds `pipeline` and `serving`; null: don't depend on code.
     """
+    there, missing = stages(params), _missing(params)
     lines, stage = [], ""
     for line in _TEMPLATE.read_text().splitlines():
-        stage = found[1] if (found := _STAGE.match(line)) else stage
-        if not (deps := _DEPS.match(line)):
-            lines.append(line)
+        stage = found[1] if (found := STAGE.match(line)) else stage
+        if stage and stage not in there:
             continue
-        items = [item for item in deps[1].split(", ") if _given(item, params)]
-        if code is not None:
-            items += [(Path(code) / path).as_posix() for path in sources(f"pipeline.stages.{stage}")]
-        listed = ", ".join(items)
-        short = f"    deps: [{listed}]"
-        broken = wrap(listed, 112, break_long_words=False, break_on_hyphens=False)
-        lines += (
-            [short]
-            if code is None
-            else ["    deps:", f"      [{broken[0]}", *(f"       {part}" for part in broken[1:])]
-        )
-        if code is not None:
-            lines[-1] += "]"
+        if deps := _DEPS.match(line):
+            items = [item for item in deps[1].split(", ") if _given(item, params) and item not in missing]
+            lines += _deps(items, stage, code)
+        elif named := _PARAMS.match(line):
+            kept = [e.rstrip("?") for e in named[1].split(", ") if not (e.endswith("?") and _absent(params, e))]
+            lines.append(f"    params: [{', '.join(kept)}]")
+        else:
+            lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def stages(params: Params) -> list[str]:
+    """Names of the stages that params.yaml wants, in order."""
+    return [name for name, stage in _template().items() if _wanted(stage, params)]
+
+
+def _wanted(stage: dict[str, Any], params: Params) -> bool:
+    return not any(_absent(params, entry) for entry in stage["params"] if not entry.endswith("?"))
+
+
+def _missing(params: Params) -> set[str]:
+    """What nobody writes because its stage is left out."""
+    left_out = [stage for stage in _template().values() if not _wanted(stage, params)]
+    return {out if isinstance(out, str) else next(iter(out)) for stage in left_out for out in stage["outs"]}
+
+
+def _absent(params: Params, entry: str) -> bool:
+    """Whether params.yaml has nothing at `entry`, such as `label.target_error`."""
+    value: Any = params.model_dump(by_alias=True)
+    for part in entry.rstrip("?").split(".${")[0].split("."):
+        value = None if value is None else value.get(part)
+    return value is None
+
+
+def _template() -> dict[str, dict[str, Any]]:
+    from ruamel.yaml import YAML
+
+    found: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(_TEMPLATE)["stages"]
+    return found
+
+
+def _deps(items: list[str], stage: str, code: str | None) -> list[str]:
+    if code is None:
+        return [f"    deps: [{', '.join(items)}]"]
+    items = items + [(Path(code) / path).as_posix() for path in sources(f"pipeline.stages.{stage}")]
+    first, *others = wrap(f"{', '.join(items)}]", 112, break_long_words=False, break_on_hyphens=False)
+    return ["    deps:", f"      [{first}", *(f"       {part}" for part in others)]
 
 
 def sources(module: str) -> list[str]:

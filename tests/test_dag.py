@@ -35,7 +35,7 @@ def test_a_stage_declares_the_blocks_of_params_that_it_reads(stage: str) -> None
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
     } & {name.removesuffix("_") for name in params.Params.model_fields}
-    declared = {entry.split(".")[0] for entry in STAGES[stage]["params"]}
+    declared = {entry.rstrip("?").split(".")[0] for entry in STAGES[stage]["params"]}
     assert reads <= declared
 
 
@@ -54,6 +54,33 @@ def test_a_change_anywhere_below_a_stage_is_seen() -> None:
     assert "pipeline/report.html.j2" in dag.sources("pipeline.stages.report")  # named, not imported
     assert "pipeline/registered_model.py" in dag.sources("pipeline.stages.register")
     assert not any(name.startswith("pipeline/annotators") for name in dag.sources("pipeline.stages.parse"))
+
+
+OPTIONAL = """stages:
+  label:
+    deps: [export]
+    params: [label]
+    outs: [labels]
+  certify:
+    deps: [labels, "${certify.gold.path}"]
+    params: [task.labels, certify]
+    outs: [certificate.json, metrics/certify.json: {cache: false}]
+  report:
+    deps: [labels, certificate.json, metrics/certify.json, metrics]
+    params: [report, certify?, certify.gold.path?]
+"""
+
+
+def test_what_params_yaml_does_not_have_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dag, "_TEMPLATE", tmp_path / "dag.yaml")
+    (tmp_path / "dag.yaml").write_text(OPTIONAL)
+    with_it = params.load(ROOT / "params.yaml").model_copy(update={"certify": params.Certify()})
+    without = with_it.model_copy(update={"certify": None})
+    assert dag.stages(with_it) == ["label", "certify", "report"]
+    assert dag.render(with_it) == OPTIONAL.replace("?", "")
+    assert dag.stages(without) == ["label", "report"]
+    assert "certi" not in dag.render(without)
+    assert "    deps: [labels, metrics]\n    params: [report]\n" in dag.render(without)
 
 
 def test_a_project_without_gold_does_not_depend_on_gold() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import toy_project
 
-from pipeline import artifacts, params, plotting, reporting
+from pipeline import artifacts, params, plotting, reporting, sections
 from pipeline.reporting import Example, Headline
+from pipeline.sections.base import Grid, Section
 from pipeline.stages import report
 from serving import estimating
 
@@ -59,6 +60,22 @@ def test_without_gold_nothing_is_called_accuracy(caplog):
     assert "Accuracy is unknown: no gold" in html
     assert "encoder  agreement with held-out LLM labels 0.800 [0.700, 0.900]" in caplog.messages
     assert "LLM      accuracy unknown" in caplog.messages
+
+
+def test_sections_of_stages_that_params_want_and_that_were_run(monkeypatch):
+    def section(figures):
+        grid = Grid(["stage", "rows"], [["<b>", str(figures["rows"])]], note="of <all>")
+        return Section("Extra", ["said <i>so</i>"], [grid], {"drawn": "<svg ></svg>"}) if figures["rows"] else None
+
+    monkeypatch.setitem(sections.ALL, "label", section)
+    monkeypatch.setitem(sections.ALL, "no such stage", section)
+    html = page()
+    assert html.count("<h2>Extra</h2>") == 1
+    assert "<p>said &lt;i&gt;so&lt;/i&gt;</p>" in html
+    assert '<tr><td>&lt;b&gt;</td><td class="n">200</td></tr>' in html
+    assert "<h3>drawn</h3><svg ></svg>" in html
+    monkeypatch.setitem(sections.ALL, "label", lambda figures: None)
+    assert "<h2>Extra" not in page()
 
 
 def test_page_is_the_same_for_the_same_run():

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pipeline import dag, params
 from pipeline.artifacts import BEST, REPORT, metrics
@@ -140,9 +141,9 @@ def _model_problems(settings: Params) -> Iterator[str]:
             yield f"encoders.{name}: {error}"
 
 
-def _data_lines(text: str) -> set[str]:
-    """The parameters that dvc.yaml depends on as files: `${ingest.corpus.path}` and the like."""
-    return set(dag.OPTIONAL.findall(text))
+def _data_lines(text: str) -> set[Any]:
+    """Stages of a dvc.yaml, and parameters that it depends on as files: `${ingest.corpus.path}` and the like."""
+    return set(dag.OPTIONAL.findall(text)) | set(dag.STAGE.findall(text))
 
 
 def write_dag(code: str | None) -> str:

@@ -23,6 +23,7 @@ from pipeline.params.annotators import (
     VllmAnnotator,
 )
 from pipeline.params.base import Block, Name
+from pipeline.params.certification import Certify, CorpusGold
 from pipeline.params.data import Ingest, Sample, Task
 from pipeline.params.delivery import Export, LabelParams, Register, Report
 from pipeline.params.training import Encoder, Evaluate, Tfidf, Train, Transformer
@@ -31,6 +32,8 @@ from serving.locating import GoldSource, Source
 __all__ = [
     "Annotate",
     "Budget",
+    "Certify",
+    "CorpusGold",
     "Encoder",
     "Endpoint",
     "Evaluate",
@@ -78,6 +81,7 @@ class Params(Block):
     export: Export
     label: LabelParams
     report: Report
+    certify: Certify | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import __version__, reporting
+from pipeline import __version__, dag, reporting, sections
 from pipeline.artifacts import (
     BEST,
     EXPORT,
@@ -29,6 +29,7 @@ from pipeline.artifacts import (
 )
 from pipeline.params import Params
 from pipeline.reporting import Rows
+from pipeline.sections.base import Section
 from serving import estimating
 from serving.files import replacing
 
@@ -43,7 +44,7 @@ def run(params: Params) -> None:
     gold = stages["evaluate"]["test"] is not None
     content = reporting.content(params, stages, best, _rows(params, best["candidate"], gold))
     with replacing(REPORT) as temporary:
-        temporary.write_text(render(content))
+        temporary.write_text(render(content | {"sections": _sections(params)}))
     SUMMARY.write(reporting.summary(stages, best))
     for headline in content["headlines"]:
         log.info("%s", headline)
@@ -60,7 +61,15 @@ def render(content: dict[str, Any]) -> str:
     )  # fmt: skip
     templates.filters |= {"interval": reporting.interval, "duration": estimating.duration, "excerpt": excerpt}
     plots = {title: Markup(svg) for title, svg in content["plots"].items()}  # noqa: S704 - matplotlib escapes its texts
-    return templates.get_template("report.html.j2").render(content | {"plots": plots})
+    templates.filters["drawn"] = Markup
+    return templates.get_template("report.html.j2").render({"sections": []} | content | {"plots": plots})
+
+
+def _sections(params: Params) -> list[Section]:
+    """Of the stages that params.yaml wants and that were run; a stage that was taken out leaves its metrics behind."""
+    wanted = [stage for stage in dag.stages(params) if stage in sections.ALL and metrics(stage).path.is_file()]
+    found = [sections.ALL[stage](metrics(stage).read()) for stage in wanted]
+    return [section for section in found if section is not None]
 
 
 def excerpt(text: str | None) -> str:
