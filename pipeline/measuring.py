@@ -51,7 +51,7 @@ class Single:
 
     def name(self, one: Any) -> str:  # noqa: ANN401 - an element of a Reference
         """An element of a reference as rows have it."""
-        return self.labels[one]
+        return str(self.labels[one])
 
     def fit(self, logits: Floats, reference: Any, thresholds: bool = True) -> Shape:  # noqa: ANN401
         """The shape with the temperature, and of kind multi the thresholds, that fit a validation set best."""

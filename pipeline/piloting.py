@@ -36,8 +36,8 @@ class Judge:
             _scores(first), _scores(content_free), _scores([a for _, a in scored]), [label for label, _ in scored]
         )
         if params.task.kind == "multi":  # each label is calibrated by itself, by `parse`
-            scores, plain = calibrating.Scores(*[np.empty((0, 2))] * 3, []), {"calibration": "none", "prior": None}
-            self._params = params.parse.model_copy(update=plain)
+            scores = calibrating.Scores(_scores([]), _scores([]), _scores([]), [])
+            self._params = params.parse.model_copy(update={"calibration": "none", "prior": None})
         self._calibration = calibrating.calibrate(scores, self._params, self._task.names)
 
     def __call__(self, answer: Answer) -> Verdict:

@@ -10,15 +10,14 @@ and the empty set as `none`.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.runtimes import Floats
-
 Kind = Literal["single", "multi", "ordinal"]
 Bools = NDArray[np.bool_]
+Floats = NDArray[Any]  # float32 of an engine, float64 where candidates are measured
 SEPARATOR, NONE = "|", "none"  # of a set of labels, and the set without any
 
 

@@ -31,6 +31,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
     shutil.copyfile(database, tmp_path / "mlflow.db")
 
 

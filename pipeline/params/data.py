@@ -76,6 +76,8 @@ class Task(Block):
         words = self._words
         if self.kind != "multi":
             return words.get(_word(said))
+        if said is None:
+            return None
         parts = said if isinstance(said, list) else str(said).split(SEPARATOR)
         if not isinstance(said, list) and _word(said) == NONE:
             return NONE

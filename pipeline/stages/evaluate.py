@@ -104,7 +104,7 @@ def _predict(name: str, sets: Mapping[str, Reference]) -> Candidate:
 def _plots(logits: Floats, reference: Any, measure: Single, shape: Shape) -> None:  # noqa: ANN401 - a Reference
     plain, said = measure.plain.probabilities(logits), Said.by(shape, logits)
     _write(PLOTS / "confusion.csv", measure.pairs(said, reference))
-    curves = {"before": plain, "after": said.probabilities}
+    curves: dict[str, Floats] = {"before": plain, "after": said.probabilities}
     _write(
         PLOTS / "reliability.csv",
         [{"stage": stage, **row} for stage, p in curves.items() for row in measure.reliability(p, reference)],
