@@ -21,7 +21,7 @@ Row = tuple[str, str]  # text, label
 def encoder(directory: Path, texts: Sequence[str]) -> str:
     """A random BERT of two layers whose byte-level BPE was learnt on the texts: any script, no English in it."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -37,7 +37,7 @@ def encoder(directory: Path, texts: Sequence[str]) -> str:
     torch.manual_seed(3)
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
     config = BertConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=64, pad_token_id=0, **sizes)
-    BertForSequenceClassification(config).save_pretrained(directory)
+    BertModel(config).save_pretrained(directory)
     return str(directory)
 
 
