@@ -5,10 +5,12 @@
 MODEL is an exported model; one without a trained head will do. Texts of the corpus (short terms unless another is
 named: then reading and writing weigh most) are repeated to as many rows. `label` is run as a user runs it, in processes
 of its own. `overhead` is what is left of its time when that of a run over a single row is taken away, held against the
-engine alone on 10,000 of the same texts; memory is the most that its processes had together, 20 looks a second.
+engine alone on at most 10,000 of the same texts; memory is the most that its processes had together, a look a
+second (looking stops them for a moment).
 """
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ import pyarrow.parquet as pq
 
 from serving.engine import Engine
 
-_RESULTS = Path(__file__).parent / "results" / "bulk.json"
+_RESULTS = Path(__file__).parent / "results"
 _UMLS = Path(__file__).parents[2] / "shared" / "data" / "umls" / "train_llm.parquet"
 _GROUP = 10_000  # rows of a row group of the input, and of a shard
 _SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string())])
@@ -41,15 +43,16 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = [str(t) for t in pq.read_table(arguments.corpus, columns=["text"])["text"].to_pylist()]
     engine = Engine.open(arguments.model, arguments.precision)
-    sample = list(islice(cycle(texts), _GROUP))
+    counts = [int(count) for count in arguments.rows.split(",")]
+    sample = list(islice(cycle(texts), min(_GROUP, *counts)))
     engine.classify(sample[:1000])
-    alone = _GROUP / min(machine.timed(lambda: engine.classify(sample)) for _ in range(3))
+    alone = len(sample) / min(machine.timed(lambda: engine.classify(sample)) for _ in range(3))
     print(f"the engine alone: {alone:,.0f} texts/s")
-    rows = [{"engine": "engine alone", "rows": _GROUP, "workers": 1, "texts_per_s": round(alone, 1)}]
+    rows = [{"engine": "engine alone", "rows": len(sample), "workers": 1, "texts_per_s": round(alone, 1)}]
     with tempfile.TemporaryDirectory() as name:
         for workers in map(int, arguments.workers.split(",")):
             start, _ = _label(Path(name), texts, 1, workers, arguments)
-            for count in map(int, arguments.rows.split(",")):
+            for count in counts:
                 seconds, memory = _label(Path(name), texts, count, workers, arguments)
                 row = {
                     "engine": "label",
@@ -62,8 +65,16 @@ def main() -> None:
                 }
                 rows.append(row)
                 print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    tokens = sum(engine.lengths(sample)) / _GROUP
-    machine.write(_RESULTS, rows, mean_tokens=tokens, precision=arguments.precision, runtime=engine.runtime)
+    tokens = sum(engine.lengths(sample)) / len(sample)
+    name = arguments.corpus.resolve().parent.name
+    machine.write(
+        _RESULTS / f"bulk-{name}.json",
+        rows,
+        corpus=name,
+        mean_tokens=tokens,
+        precision=arguments.precision,
+        runtime=engine.runtime,
+    )
 
 
 def _label(place: Path, texts: list[str], count: int, workers: int, arguments: argparse.Namespace) -> tuple[float, int]:
@@ -79,7 +90,8 @@ def _label(place: Path, texts: list[str], count: int, workers: int, arguments: a
     with (place / "log").open("w") as log, subprocess.Popen([*command, *options], stdout=log, stderr=log) as process:
         while process.poll() is None:
             most = max(most, _memory(process.pid))
-            time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
         seconds = time.perf_counter() - start
         if process.returncode:
             sys.exit((place / "log").read_text())
