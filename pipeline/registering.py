@@ -5,6 +5,7 @@ The gate knows the validation set only: test gold never decides about a model.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -146,14 +147,21 @@ def key(*parts: object) -> str:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested block as `outer.inner: value`, with values as MLflow takes them (at most 500 characters)."""
+    """A nested block as `outer.inner: value`, as MLflow takes them: values of at most 500 characters, plain names.
+
+    Labels are names, too: `refund?` is written as `refund_3f_`.
+    """
     found: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{_plain(name)}.")
         else:
-            found[prefix + name] = str(value)[:500]
+            found[prefix + _plain(name)] = str(value)[:500]
     return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.\-: /]", lambda found: f"_{ord(found[0]):x}_", name)
 
 
 def figures(evaluation: dict[str, Any], candidate: str) -> dict[str, float]:

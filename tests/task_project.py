@@ -41,7 +41,9 @@ def encoder(directory: Path, texts: Sequence[str]) -> str:
     return str(directory)
 
 
-def make(task: dict[str, Any], rows: Callable[[random.Random], Row], **blocks: Any) -> params.Params:
+def make(
+    task: dict[str, Any], rows: Callable[[random.Random], Row], mini: dict[str, Any] | None = None, **blocks: Any
+) -> params.Params:
     """Fill the working directory: 400 texts, 240 of them sampled, and 80 of gold to validate and 80 to test.
 
     Answers are recorded, unless `blocks` has another annotator; every tenth is that of another text.
@@ -59,7 +61,7 @@ def make(task: dict[str, Any], rows: Callable[[random.Random], Row], **blocks: A
     answers += [{"id": f"{part}{i}", "answer": name} for part, some in (("train", gold[:80]), ("test", gold[80:]))
                 for i, (_, name) in enumerate(some)]  # fmt: skip
     Path("data/answers.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in answers))
-    mini = {"kind": "transformer", "model": encoder(Path("toy"), [text for text, _ in corpus]), "max_tokens": 48}
+    toy = {"kind": "transformer", "model": encoder(Path("toy"), [text for text, _ in corpus]), "max_tokens": 48}
     recorded = {"kind": "recorded", "model": "people", "files": [{"path": "data/answers.jsonl", "answer": ["answer"]}]}
     values = {
         "task": {"name": "toys", "criterion": "What is it about?"} | task,
@@ -69,7 +71,7 @@ def make(task: dict[str, Any], rows: Callable[[random.Random], Row], **blocks: A
         "annotate": {"annotator": recorded, "prompt": {"user": "{text}"}},
         "parse": {},
         "encoders": {
-            "mini": mini | {"epochs": 12, "patience": 4, "learning_rate": 3e-3, "batch_size": 16},
+            "mini": toy | {"epochs": 12, "patience": 4, "learning_rate": 3e-3, "batch_size": 16} | (mini or {}),
             "tfidf": {"kind": "tfidf", "chars": [1, 3]},
         },
         "train": {"encoders": ["mini", "tfidf"], "recipes": ["llm"], "seeds": [1]},

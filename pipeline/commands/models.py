@@ -104,7 +104,7 @@ def label_text(*texts: str) -> str:
         ranked = sorted(zip(row, engine.labels, strict=True), reverse=True)
         parts = [f"{name} {probability:.3f}" for probability, name in ranked[:_SHOWN]]
         parts += [f"and {len(ranked) - _SHOWN} less likely ones"] * (len(ranked) > _SHOWN)
-        said = [f"{label}:"] * (engine.shape.kind == "multi") + [f"score {score:.2f}:"] * (score is not None)
+        said = [f"{label}:"] * (engine.shape.kind == "multi") + ([] if score is None else [f"score {score:.2f}:"])
         shown = text if len(text) <= 60 else f"{text[:59]}…"
         lines.append("  ".join([*said, *parts]) + f"  | {shown}")
     return "\n".join(lines)
