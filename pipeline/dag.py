@@ -73,7 +73,7 @@ def _missing(params: Params) -> set[str]:
 
 def _absent(params: Params, entry: str) -> bool:
     """Whether params.yaml has nothing at `entry`, such as `label.target_error`."""
-    value: Any = params.model_dump(by_alias=True)
+    value: Any = params.model_dump(by_alias=True, exclude_unset=True)
     for part in entry.rstrip("?").split(".${")[0].split("."):
         value = None if value is None else value.get(part)
     return value is None

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.graphs import write_graphs
 from pipeline.params import Export
 from pipeline.quantising import Pieces
-from serving import batching, runtimes
+from serving import batching, runtimes, shapes
 from serving.engine import Engine
 from serving.files import sha256, unwritable
 from serving.models import DRIFT, GOLDEN, MANIFEST, TOKENIZER, Package
@@ -30,6 +30,7 @@ from serving.profiles import Profile
 from serving.progress import progress
 from serving.runtimes import Floats, Ids
 from serving.schemas import Graph, Manifest
+from serving.shapes import Shape
 from serving.tokenizing import TextTokenizer, mean_of_pieces
 
 GOLDEN_TEXTS = 16
@@ -45,6 +46,7 @@ def export(
     params: Export,
     temperature: float,
     describe: Callable[[Engine], Profile | None] = lambda _: None,
+    thresholds: Sequence[float] | None = None,
 ) -> Manifest:
     """Write the exported model to `out`, whole or not at all.
 
@@ -55,12 +57,14 @@ def export(
         params: precisions and limits.
         temperature: logits are divided by it.
         describe: makes the profile that later texts are compared with, by the last of the graphs.
+        thresholds: of the labels of kind multi.
 
     Raises:
         UserError: a precision is further from torch than `params` allow, the encoder is of a kind that a runtime does
             not know, or `out` can't be written.
     """
     facts = Json(candidate / "candidate.json").read()
+    shape = shapes.of(facts.get("task", "single"), facts["labels"], temperature, thresholds)
     with _replacing_directory(out) as building:
         model, pad_id = _load(candidate)
         shutil.copyfile(candidate / TOKENIZER, building / TOKENIZER)
@@ -72,14 +76,16 @@ def export(
         pieces = Pieces(ids, logits_of_pieces, pad_id)
         if ("int8", "openvino") in wanted:
             layers = model.config.num_hidden_layers
-            quantising.write_int8(candidate, layers, building / "int8.xml", pieces, params.max_flips)
+            quantising.write_int8(candidate, layers, building / "int8.xml", pieces, params.max_flips, shape)
         _write_graphs(model, building, wanted)
-        draft = _draft(building, facts, pad_id, temperature, len(texts), wanted)
+        draft = _draft(building, facts, pad_id, shape, len(texts), wanted)
         engines = {(p, r): Engine(Package(building, draft, p, r)) for p, r in wanted}
         reference = mean_of_pieces(logits_of_pieces, owners, len(texts))
         with progress("export: parity", len(texts) * len(engines)) as advance:
             logits = {name: engine.logits(texts, advance) for name, engine in engines.items()}
-        measured: Graphs = {(p, r): _measured(draft.precisions[p][r], logits[p, r], reference) for p, r in wanted}
+        measured: Graphs = {
+            (p, r): _measured(draft.precisions[p][r], logits[p, r], reference, shape) for p, r in wanted
+        }
         check(measured, params)
         _write_golden(building / GOLDEN, texts[:GOLDEN_TEXTS], engines.values())
         drift = _write_drift(building / DRIFT, describe(list(engines.values())[-1]))
@@ -161,7 +167,7 @@ def _draft(
     directory: Path,
     facts: dict[str, Any],
     pad_id: int,
-    temperature: float,
+    shape: Shape,
     parity_texts: int,
     wanted: Sequence[tuple[PrecisionName, RuntimeName]],
 ) -> Manifest:
@@ -172,7 +178,9 @@ def _draft(
         max_tokens=facts["max_tokens"],
         truncation=facts["truncation"],
         pad_id=pad_id,
-        temperature=temperature,
+        temperature=shape.temperature,
+        kind=shape.kind,
+        thresholds=list(getattr(shape, "thresholds", ())) or None,
         tokenizer=sha256(directory / TOKENIZER),
         golden="0" * 64,
         precisions=_nested({(p, r): _unmeasured(runtimes.files(directory, p, r)) for p, r in wanted}),
@@ -186,8 +194,8 @@ def _unmeasured(files: list[Path]) -> Graph:
     return Graph(files={path.name: sha256(path) for path in files}, bytes=size, flips=0.0, max_difference=0.0)
 
 
-def _measured(graph: Graph, logits: Floats, reference: Floats) -> Graph:
-    flips = float((logits.argmax(axis=1) != reference.argmax(axis=1)).mean())
+def _measured(graph: Graph, logits: Floats, reference: Floats, shape: Shape) -> Graph:
+    flips = shape.flips(logits, reference)
     return graph.model_copy(update={"flips": flips, "max_difference": float(np.abs(logits - reference).max())})
 
 

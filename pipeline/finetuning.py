@@ -21,12 +21,13 @@ from transformers import (
     set_seed,
 )
 
-from pipeline import computing
+from pipeline import computing, losses
 from pipeline.errors import UserError
 from pipeline.params import Transformer
-from pipeline.training import Examples, Floats, Phase, class_weights
-from serving import batching
+from pipeline.training import Floats, Phase
+from serving import batching, shapes
 from serving.progress import Advance, progress
+from serving.shapes import Kind, Shape
 from serving.tokenizing import TextTokenizer, Truncation, mean_of_pieces
 
 _COMPLETE = "complete"  # a file written into a checkpoint when all its other files are there
@@ -112,7 +113,14 @@ class _Watch(TrainerCallback):
 
 
 def fit(
-    params: Transformer, labels: list[str], start: str, phase: Phase, seed: int, work: Path, target: Path
+    params: Transformer,
+    labels: list[str],
+    start: str,
+    phase: Phase,
+    seed: int,
+    work: Path,
+    target: Path,
+    kind: Kind = "single",
 ) -> list[dict[str, Any]]:
     """Fine-tune `start` (a directory or Hugging Face id) on a phase and save the best state to `target`.
 
@@ -124,6 +132,7 @@ def fit(
         seed: of the head, the order of texts and dropout.
         work: checkpoints; if it holds complete ones of a killed run, training goes on from the last.
         target: receives model, tokenizer and config in the format of save_pretrained.
+        kind: of the task; it decides what is minimised.
 
     Returns:
         The learning curve: a row with step, epoch, train_loss, validation_loss, validation_accuracy per evaluation.
@@ -147,8 +156,8 @@ def fit(
             train_dataset=train,
             eval_dataset=validation,
             data_collator=DataCollatorWithPadding(tokenizer),
-            compute_loss_func=_loss(phase.train, params.class_weights),
-            compute_metrics=_accuracy,
+            compute_loss_func=losses.of(kind, phase.train, params.class_weights),
+            compute_metrics=_accuracy(shapes.of(kind, labels)),
             callbacks=[watch(params.patience, advance)],
         )
         trainer.remove_callback(PrinterCallback)
@@ -261,20 +270,14 @@ def _arguments(params: Transformer, texts: int, seed: int, work: Path) -> Traini
     )
 
 
-def _loss(examples: Examples, weighted: bool) -> Any:  # noqa: ANN401 - a function of tensors
-    """Cross-entropy with target probabilities; soft labels teach what hard ones lose."""
-    weights = torch.tensor(class_weights(examples.targets) if weighted else np.ones(examples.targets.shape[1]))
+def _accuracy(shape: Shape) -> Any:  # noqa: ANN401 - a function of transformers' EvalPrediction
+    """Share of texts with the right label, or set of labels."""
 
-    def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:  # noqa: ANN401
-        log_probabilities = outputs.logits.float().log_softmax(dim=-1)
-        return -(log_probabilities * labels * weights.to(labels)).sum(dim=-1).mean()
+    def accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401
+        said = shape.given(shape.probabilities(prediction.predictions))
+        return {"accuracy": float((said == shape.given(prediction.label_ids)).all(axis=-1).mean())}
 
-    return loss
-
-
-def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - transformers' EvalPrediction
-    hits = prediction.predictions.argmax(axis=-1) == prediction.label_ids.argmax(axis=-1)
-    return {"accuracy": float(hits.mean())}
+    return accuracy
 
 
 def last_complete(work: Path) -> str | None:

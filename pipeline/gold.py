@@ -11,6 +11,7 @@ from pipeline.sampling import rank
 from serving.corpus import check, excerpt
 from serving.reading import records
 from serving.records import Reason
+from serving.shapes import NONE, SEPARATOR
 
 LEAKS = {  # what each count means to a reader
     "test_in_train": "of train also stand in test: kept out of train",
@@ -34,7 +35,7 @@ class Splits:
 def read(
     source: GoldSource, split: str, task: Task, max_chars: int, key: str | None = None
 ) -> tuple[list[Gold], list[Unusable]]:
-    """Read the gold of one split. A label may be any word of `task.labels`, in any case, or an integer.
+    """Read the gold of one split. For labels see `Task.read`.
 
     `key` is the place in params.yaml that named it, if it is not ingest.gold_SPLIT.
 
@@ -42,7 +43,6 @@ def read(
         UserError: a label is none of the task's, all rows have the same one, or no row can be used.
     """
     key = key or f"ingest.gold_{split}"
-    words = {word.casefold(): label for label, more in task.labels.items() for word in (label, *more)}
     rows: dict[str, Gold] = {}
     unusable: list[Unusable] = []
     for record in records(source, key):
@@ -50,11 +50,13 @@ def read(
         if isinstance(document, Unusable):
             unusable.append(document)
             continue
-        label = words.get(_word(record.label))
+        label = task.read(record.label)
         if label is None:
+            words = [word for name, more in task.labels.items() for word in (name, *more)]
             raise UserError(
                 f"{record.source}, row {record.row}: the label {record.label!r} ({key}.{source.label}) is none of "
                 f"{', '.join(map(repr, words))}: correct it, or add it to task.labels as another word for a label"
+                + (f"; several are written with {SEPARATOR} between, no label as {NONE}" * (task.kind == "multi"))
             )
         if source.id is not None and document.id in rows:
             reason = f"{Reason.ID_USED}: {document.id}"
@@ -117,11 +119,6 @@ class Overlap:
         train = sum(self.by_text[text].split == "train" for text in self.seen)
         evaluation = len(self.seen) - train
         return {"evaluation_in_corpus": evaluation, "train_in_corpus": train, "ids_in_corpus": len(self.mixed)}
-
-
-def _word(label: object) -> str:
-    whole = int(label) if isinstance(label, float) and label.is_integer() else label  # integers with gaps are floats
-    return str(whole).strip().casefold()
 
 
 def _tells_something(rows: list[Gold], unusable: list[Unusable], name: str) -> None:

@@ -20,6 +20,7 @@ from pipeline.artifacts import CHECKPOINTS, MODELS, Json
 from pipeline.params import Student, Tfidf, Transformer
 from pipeline.scoring import softmax
 from pipeline.training import Floats, Phase
+from serving.shapes import Kind
 
 log = logging.getLogger("llambert")
 
@@ -34,11 +35,12 @@ class Learner:
     labels: list[str]
     corpus: Callable[[int], list[str]]  # so many texts of the corpus that evaluate nothing and have no label
     place: Path = CHECKPOINTS  # of work in progress
+    kind: Kind = "single"
 
     def learn(self, phases: list[Phase], built: Path) -> dict[str, Any]:
         """Train, leave the model in `built`, and return what candidate.json says of it."""
         if isinstance(self.encoder, Tfidf):
-            return _baseline(self.encoder, phases, self.seed, built)
+            return _baseline(self, self.encoder, phases, built)
         work, details = _phases(self, self.encoder, phases)
         shutil.copytree(work, built, dirs_exist_ok=True)
         if work.is_relative_to(self.place):
@@ -49,7 +51,7 @@ class Learner:
         """Probabilities (texts, labels) of a model that learnt the phases."""
         if isinstance(self.encoder, Tfidf):
             with TemporaryDirectory() as place:
-                _baseline(self.encoder, phases, self.seed, Path(place))
+                _baseline(self, self.encoder, phases, Path(place))
                 return softmax(tfidf.logits(Path(place), texts))
         from pipeline import finetuning
 
@@ -83,18 +85,24 @@ def taught(recipe: str, learners: list[Learner], phases: list[Phase], student: S
     return teaching.distilled(phases, opinion, rest, of_rest, student)
 
 
-def _baseline(encoder: Tfidf, phases: list[Phase], seed: int, built: Path) -> dict[str, Any]:
+def _baseline(learner: Learner, encoder: Tfidf, phases: list[Phase], built: Path) -> dict[str, Any]:
     examples = phases[0].train
     for phase in phases[1:]:
         examples += phase.train
-    tfidf.save(tfidf.fit(encoder, examples, seed), built)
-    settings = encoder.model_dump(mode="json") | {"seed": seed}
+    tfidf.save(tfidf.fit(encoder, examples, learner.seed, learner.kind), built)
+    settings = encoder.model_dump(mode="json") | {"seed": learner.seed} | _of(learner.kind)
     return {"fingerprint": training.fingerprint("tfidf", phases[-1], settings)}
+
+
+def _of(kind: Kind) -> dict[str, str]:
+    """What a fingerprint holds of the kind; nothing of single, so that those of before stay."""
+    return {} if kind == "single" else {"task": kind}
 
 
 def _phases(learner: Learner, encoder: Transformer, phases: list[Phase]) -> tuple[Path, dict[str, Any]]:
     """Learn what isn't learnt yet; return the directory of the model, and fingerprint, history and seconds."""
     settings = encoder.model_dump(mode="json", exclude={"adapt"}) | {"seed": learner.seed, "labels": learner.labels}
+    settings |= _of(learner.kind)
     base, start = _start(learner, encoder)
     history: list[dict[str, Any]] = []
     seconds = 0.0
@@ -140,7 +148,7 @@ def _phase(learner: Learner, start: str, phase: Phase, work: Path) -> dict[str, 
     encoder = learner.encoder
     if isinstance(encoder, Tfidf):
         raise TypeError("This is a bug: TF-IDF has no phases")
-    history = finetuning.fit(encoder, learner.labels, start, phase, learner.seed, work, work / "model")
+    history = finetuning.fit(encoder, learner.labels, start, phase, learner.seed, work, work / "model", learner.kind)
     return {"history": history, "seconds": time.perf_counter() - began}
 
 

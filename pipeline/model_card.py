@@ -4,6 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline import measuring
 from pipeline.params import Params
 
 
@@ -30,6 +31,8 @@ def render(
         recipe=best["candidate"].rsplit("-", 2)[1],
         manifest=manifest,
         teacher=teacher,
+        shown={"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+        | {name: title.replace("<br>", " ") for name, title in measuring.of(params.task.kind, []).shown.items()},
         test=test,
         scores=test["candidates"][best["candidate"]] if test else None,
         agreement=evaluation["held_out"]["candidates"][best["candidate"]]["agreement_with_llm"],

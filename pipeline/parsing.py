@@ -1,5 +1,6 @@
 """From answers to labels: log-probabilities or text become a label with a confidence, or a rejection with a reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -35,11 +36,12 @@ class Verdict:
     label: str | None
     probabilities: list[float]
     reason: Reason | None = None
+    sure: float | None = None  # of a set of labels
 
     @property
     def confidence(self) -> float:
-        """The probability of the label."""
-        return max(self.probabilities, default=0.0)
+        """The probability of the label; of a set that of its least sure yes or no."""
+        return max(self.probabilities, default=0.0) if self.sure is None else self.sure
 
 
 _UNANSWERED = {"error": Reason.FAILED, "refused": Reason.FAILED, "content_filter": Reason.FILTERED}
@@ -136,3 +138,27 @@ def from_probabilities(probabilities: Floats, task: Task, params: Parse) -> Verd
     if verdict.confidence < params.min_confidence:
         return Verdict(None, values, Reason.UNSURE)
     return verdict
+
+
+def from_set(answer: str | None, task: Task) -> Verdict:
+    """A whole set of labels, written as in gold, to a verdict."""
+    if answer is None:
+        return Verdict(None, [], Reason.MISSING)
+    label = task.read(answer)
+    if label is None:
+        return Verdict(None, [], Reason.NO_LABEL)
+    names = task.shape.names(label)
+    return Verdict(label, [float(name in names) for name in task.names], sure=1.0)
+
+
+def together(answers: Sequence[Verdict], task: Task, params: Parse) -> Verdict:
+    """What was said of a text and each label, yes or no in label order, to a verdict on the text.
+
+    Without an answer on one of the labels the set is unknown, and the text is rejected for that answer's reason.
+    """
+    if reasons := [answer.reason for answer in answers if answer.label is None]:
+        return Verdict(None, [], reasons[0])
+    yes = np.array([answer.probabilities[task.asked.names.index("yes")] for answer in answers])
+    decided = task.shape.decide(yes[None])
+    verdict = Verdict(decided.labels[0], yes.tolist(), sure=float(decided.confidence[0]))
+    return verdict if verdict.confidence >= params.min_confidence else Verdict(None, yes.tolist(), Reason.UNSURE)

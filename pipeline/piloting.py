@@ -12,6 +12,7 @@ from pipeline.parsing import Verdict
 from pipeline.responses import Answer
 from pipeline.scoring import Floats
 
+_SHOWN = 5  # labels in the live line
 _ENOUGH = 20  # answers; fewer say nothing
 
 
@@ -29,16 +30,22 @@ class Judge:
         gold: Sequence[tuple[str, Answer]] = (),
         calibration: Calibration | None = None,
     ) -> None:
-        self._task, self._params, self.min_yield = params.task, params.parse, params.parse.min_yield
-        self._parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
+        self._task, self._params, self.min_yield = params.task.asked, params.parse, params.parse.min_yield
+        self._sets = params.task if params.task.kind == "multi" and params.requests_per_text == 1 else None
+        self._parser = parsing.TextParser(self._task, params.annotate.prompt.reasoning)
         scored = [(label, answer) for label, answer in gold if answer.log_probabilities]
         scores = calibrating.Scores(
             _scores(first), _scores(content_free), _scores([a for _, a in scored]), [label for label, _ in scored]
         )
-        self._calibration = calibration or calibrating.calibrate(scores, params.parse, params.task.names)
+        if params.task.kind == "multi":  # each label is calibrated by itself, by `parse`
+            scores = calibrating.Scores(_scores([]), _scores([]), _scores([]), [])
+            self._params = params.parse.model_copy(update={"calibration": "none", "prior": None})
+        self._calibration = calibration or calibrating.calibrate(scores, self._params, self._task.names)
 
     def __call__(self, answer: Answer) -> Verdict:
         """A label, or a reason why there is none."""
+        if self._sets is not None:
+            return parsing.from_set(answer.answer, self._sets)
         if answer.log_probabilities is None:
             return self._parser.parse(answer.answer, answer.finish_reason)
         probabilities = self._calibration(np.array(answer.log_probabilities))
@@ -65,7 +72,10 @@ class Tally:
         if not total:
             return ""
         labelled = max(total - self._said[None], 1)
-        shares = ", ".join(f"{label} {self._said[label] / labelled:.0%}" for label in self._labels)
+        shown = self._labels
+        if len(shown) > _SHOWN:
+            shown = sorted(shown, key=lambda label: -self._said[label])[:_SHOWN]
+        shares = ", ".join(f"{label} {self._said[label] / labelled:.0%}" for label in shown)
         return f"yield {1 - self._said[None] / total:.0%}, {shares}"
 
 

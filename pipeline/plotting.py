@@ -1,6 +1,7 @@
 """The report's plots as inline SVG. Colours are CSS variables of the page, so that they follow light and dark."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ _STYLE: Any = {
     "axes.axisbelow": True, "figure.dpi": 72,
 }  # fmt: skip
 _MOST_LABELS_WITH_NUMBERS = 12
+_MOST_LABELS = 20  # that a plot can show
+_LONGEST_NAME = 32  # characters
 Interval = Mapping[str, float]
 Floats = NDArray[np.float64]
 
@@ -58,9 +61,11 @@ def intervals(measured: Mapping[str, Interval], what: str) -> str:
 
 
 def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> str:
-    """Counts, coloured by the share of the actual label."""
+    """Counts, coloured by the share of the actual label; with many labels the commonest mistakes instead."""
     index = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), dtype=int)
+    if len(labels) > _MOST_LABELS:
+        return _mistakes(Counter(pair for pair in zip(actual, predicted, strict=True) if pair[0] != pair[1]))
     for true, said in zip(actual, predicted, strict=True):
         counts[index[true], index[said]] += 1
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -82,6 +87,25 @@ def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[
         axes.spines[:].set_visible(False)
 
     return _svg("confusion matrix", draw, 3.1 if len(labels) < 8 else 5.0)
+
+
+def _mistakes(pairs: Counter[tuple[str, str]]) -> str:
+    """The pairs that are mistaken for each other most often."""
+    common = pairs.most_common(_MOST_LABELS)
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
+        axes.barh(range(len(common)), [count for _, count in common], color=SECOND)
+        names = [f"{_short(true)} → {_short(said)}" for (true, said), _ in common]
+        axes.set_yticks(range(len(common)), names, fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"texts; {sum(pairs.values()):,} mistakes in all")
+        axes.grid(visible=False, axis="y")
+
+    return _svg("commonest mistakes", draw, max(1.6, 0.22 * len(common) + 0.8))
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}…"
 
 
 def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -118,21 +142,27 @@ def learning(history: Sequence[Mapping[str, Any]]) -> str:
     return _svg("learning curves", draw)
 
 
-def shares(groups: Mapping[str, Mapping[str, float]], labels: Sequence[str]) -> str:
-    """Share of each label among the LLM's labels, the corpus, and gold."""
+def shares(groups: Mapping[str, Mapping[str, float]], all_labels: Sequence[str]) -> str:
+    """Share of each label among the LLM's labels, the corpus, and gold; of many labels the most frequent."""
+    labels = all_labels
+    if len(labels) > _MOST_LABELS:
+        labels = sorted(labels, key=lambda label: -max(found.get(label, 0.0) for found in groups.values()))
+        labels = labels[:_MOST_LABELS]
 
     def draw(axes: Any) -> None:  # noqa: ANN401 - untyped library
         width = 0.8 / len(groups)
         for i, ((name, found), colour) in enumerate(zip(groups.items(), (SECOND, FIRST, THIRD), strict=False)):
             places = np.arange(len(labels)) + (i - (len(groups) - 1) / 2) * width
             axes.barh(places, [100 * found.get(label, 0.0) for label in labels], width * 0.92, color=colour, label=name)
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), list(map(_short, labels)))
         axes.invert_yaxis()
-        axes.set_xlabel("% of texts")
+        axes.set_xlabel(
+            "% of texts" if labels is all_labels else f"% of texts, {len(labels)} of {len(all_labels)} labels"
+        )
         axes.grid(visible=False, axis="y")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=3)
 
-    return _svg("label shares", draw, max(2.2, 0.5 * len(labels) + 1.2))
+    return _svg("label shares", draw, max(2.2, (0.5 if len(labels) < 8 else 0.3) * len(labels) + 1.2))
 
 
 def coverage(confidence: Floats, right: NDArray[np.bool_]) -> str:

@@ -17,20 +17,28 @@ _INVISIBLE = "[\u00ad\u034f\u180e\u200b-\u200f\u2060-\u2064\ufeff]*"  # soft hyp
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What may differ from text to text: the order of the labels, and the examples with the index of their label."""
+    """What may differ from request to request: the order of the labels, the examples with the index of their label.
+
+    Where a text is asked about once for each label: which one it is.
+    """
 
     order: tuple[int, ...]
     examples: tuple[tuple[str, int], ...]
+    label: str | None = None
 
     def to_json(self) -> str:
         """As it is recorded with each answer."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        values = asdict(self)
+        if self.label is None:
+            del values["label"]
+        return json.dumps(values, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Variant":
         """Read it back."""
         values = json.loads(text)
-        return cls(tuple(values["order"]), tuple((shot, label) for shot, label in values["examples"]))
+        examples = tuple((shot, label) for shot, label in values["examples"])
+        return cls(tuple(values["order"]), examples, values.get("label"))
 
 
 class Marks:
@@ -69,16 +77,18 @@ class Template:
 
     @classmethod
     def of(cls, prompt: Prompt, task: Task) -> "Template":
-        """Fill in what does not depend on the text."""
+        """Fill in what does not depend on the text. Of kind multi, examples are a matter of each label's variant."""
+        asked = task.asked
         space = " " if prompt.style == "completion" else ""
-        words = prompt.answers or {label: [space + label] for label in task.names}
-        answers = tuple(tuple(words[label]) for label in task.names)
+        words = prompt.answers or {label: [space + label] for label in asked.names}
+        answers = tuple(tuple(words[label]) for label in asked.names)
         user = f"{prompt.user}\n{_REASONING}" if prompt.reasoning else prompt.user
         before, after = (part.replace("{criterion}", task.criterion) for part in user.split("{text}"))
         system = None if prompt.system is None else prompt.system.replace("{criterion}", task.criterion)
-        examples = tuple((shot.text, task.names.index(shot.label)) for shot in prompt.examples)
+        shots = prompt.examples if asked is task else []
+        examples = tuple((shot.text, task.names.index(shot.label)) for shot in shots)
         variant = Variant(tuple(range(len(answers))), examples)
-        names = tuple(task.names)
+        names = tuple(asked.names)
         return cls(
             prompt.style, system, before, after, variant, answers, names, prompt.delimiters, prompt.reasoning
         )  # fmt: skip
@@ -123,4 +133,5 @@ class Template:
         return f"{self._labels(self.before, variant)}{text}{self._labels(self.after, variant)}"
 
     def _labels(self, part: str, variant: Variant) -> str:
-        return part.replace("{labels}", ", ".join(self.names[i] for i in variant.order))
+        listed = part.replace("{labels}", ", ".join(self.names[i] for i in variant.order))
+        return listed if variant.label is None else listed.replace("{label}", variant.label)

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.graphs import classifying_module, example, quiet
 from serving import batching
 from serving.runtimes import Floats, Ids
+from serving.shapes import Shape
 
 log = logging.getLogger("llambert")
 _SAMPLES = 300
@@ -27,7 +28,7 @@ class Pieces:
     pad_id: int
 
 
-def write_int8(candidate: Path, layers: int, path: Path, pieces: Pieces, max_flips: float) -> None:
+def write_int8(candidate: Path, layers: int, path: Path, pieces: Pieces, max_flips: float, shape: Shape) -> None:
     """Write `path` (.xml) and its weights (.bin): int8 weights per channel and activations per tensor.
 
     Where more labels flip than allowed, layers whose activations have outliers stay in fp32, as few as will do: the
@@ -39,12 +40,13 @@ def write_int8(candidate: Path, layers: int, path: Path, pieces: Pieces, max_fli
         path: of the graph.
         pieces: of texts like those to be labelled; 300 are enough.
         max_flips: share of pieces that may get another label.
+        shape: what logits mean.
     """
     for kept in _ladder(layers):
         # In a process of its own: what NNCF holds in memory goes with it.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             pool.submit(_quantise, candidate, path, pieces.ids[:_SAMPLES], kept).result()
-        flips = float((_logits(path, pieces).argmax(axis=1) != pieces.logits.argmax(axis=1)).mean())
+        flips = shape.flips(_logits(path, pieces), pieces.logits)
         if flips <= max_flips:
             return
         log.info("export: int8 of openvino flips %.2f %% of the labels (kept in fp32: %s)", 100 * flips, kept)

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 class Answer(BaseModel):
     """What the model says of a text."""
 
-    label: str
+    label: str  # of kind multi several, joined by |
     confidence: float
     probabilities: dict[str, float]
+    score: float | None = None  # of kind ordinal
 
 
 class Labeller(PythonModel):
@@ -32,15 +33,14 @@ class Labeller(PythonModel):
         self, context: PythonModelContext, model_input: list[str], params: dict[str, Any] | None = None
     ) -> list[Answer]:
         """Label texts."""
-        labels = self.engine.labels
-        rows = self.engine.classify(list(model_input)).tolist()
+        shape = self.engine.shape
+        probabilities = self.engine.classify(list(model_input))
+        decided = shape.decide(probabilities)
+        scores = [None] * len(model_input) if decided.scores is None else decided.scores.tolist()
+        rows = zip(decided.labels, decided.confidence.tolist(), probabilities.tolist(), scores, strict=True)
         return [
-            Answer(
-                label=labels[row.index(max(row))],
-                confidence=max(row),
-                probabilities=dict(zip(labels, row, strict=True)),
-            )
-            for row in rows
+            Answer(label=label, confidence=sure, probabilities=dict(zip(shape.labels, row, strict=True)), score=score)
+            for label, sure, row, score in rows
         ]
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import costing, plotting, scoring
+from pipeline import costing, measuring, plotting
 from pipeline.artifacts import Prediction
 from pipeline.costing import Usage
+from pipeline.measuring import Said
 from pipeline.params import Params
-from pipeline.scoring import softmax
+from serving import shapes
+from serving.shapes import Shape
 
 Interval = Mapping[str, float]
+_SHORT = ("macro_f1", "mcc", "micro_f1", "label_accuracy", "mae", "qwk", "spearman")  # as far as the kind has them
 AGREEMENT = "agreement with held-out LLM labels"
 
 
@@ -79,7 +82,7 @@ def summary(stages: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any
     labelled = stages["label"]
     return {
         "accuracy" if test else "agreement": {h.name.lower(): h.measured["value"] for h in three if h.measured},
-        "encoder": {name: encoder[name]["value"] for name in ("macro_f1", "mcc") if encoder}
+        "encoder": {name: encoder[name]["value"] for name in _SHORT if name in encoder}
         | ({"ece": encoder["ece_calibrated"]} if encoder else {}),
         "sampled": stages["sample"]["sampled"],
         "yield": stages["parse"]["yield"],
@@ -116,15 +119,14 @@ def _gain(difference: Interval) -> str:
     return f"better {figures} than" if difference["low"] > 0 else f"worse {figures} than"
 
 
-def examples(rows: Rows, labels: Sequence[str], temperature: float) -> list[Example]:
+def examples(rows: Rows, shape: Shape) -> list[Example]:
     """Every evaluated text with all opinions of it, the encoder's surest first."""
     found = []
-    for prediction in rows.predictions:
-        probabilities = softmax(np.array([prediction.logits]) / temperature)[0]
-        said = labels[int(probabilities.argmax())]
+    decided = shape.decide(shape.probabilities(np.array([prediction.logits for prediction in rows.predictions])))
+    for prediction, said, sure in zip(rows.predictions, decided.labels, decided.confidence.tolist(), strict=True):
         llm = prediction.reference if prediction.set == "held_out" else rows.teacher.get(prediction.id)
         text = rows.texts[prediction.id]
-        found.append(Example(prediction.id, text, prediction.reference, llm, said, float(probabilities.max())))
+        found.append(Example(prediction.id, text, prediction.reference, llm, said, sure))
     return sorted(found, key=lambda example: -example.confidence)
 
 
@@ -142,36 +144,41 @@ def disagreements(all_: Iterable[Example], gold: bool, limit: int) -> dict[str, 
     return {title: found[:limit] for title, found in groups.items() if found}
 
 
-def plots(
-    all_: Sequence[Example], rows: Rows, params: Params, stages: Mapping[str, Any], best: Mapping[str, Any]
-) -> dict[str, str]:
+def plots(rows: Rows, params: Params, stages: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, str]:
     """Title -> SVG."""
     labels, evaluation = params.task.names, stages["evaluate"]
     logits = np.array([prediction.logits for prediction in rows.predictions])
-    reference = np.array([labels.index(prediction.reference) for prediction in rows.predictions])
-    raw, calibrated = softmax(logits), softmax(logits / best["temperature"])
-    right = calibrated.argmax(axis=1) == reference
+    measure = measuring.of(params.task.kind, labels)
+    reference = measure.reference([prediction.reference for prediction in rows.predictions])
+    said = Said.by(fitted(params, best), logits)
+    sure, right = fitted(params, best).decide(said.probabilities).confidence, measure.right(said, reference)
     actual = "gold" if evaluation["test"] else "LLM"
     history = next(c["history"] for c in rows.candidates if c["candidate"] == best["candidate"])
     groups = {"LLM's labels": stages["parse"]["shares"], "corpus": stages["label"]["shares"]}
     if evaluation["test"]:
-        groups["gold (test)"] = {name: float((reference == i).mean()) for i, name in enumerate(labels)}
+        groups["gold (test)"] = measure.shares(reference)
     curves = {
-        "before": scoring.reliability(raw, reference),
-        "after temperature": scoring.reliability(calibrated, reference),
+        "before": measure.reliability(measure.plain.probabilities(logits), reference),
+        "after temperature": measure.reliability(said.probabilities, reference),
     }
     teacher = evaluation["test"] and evaluation["test"]["teacher"]
+    pairs = measure.pairs(said, reference)
     doubts = teacher["by_confidence"] if teacher else []
     return {
         "All candidates, with intervals": plotting.intervals(_measured(evaluation), _what(evaluation)),
         f"Confusion of the encoder ({actual} against predicted)": plotting.confusion(
-            [e.reference for e in all_], [e.encoder for e in all_], labels
+            [pair["actual"] for pair in pairs], [pair["predicted"] for pair in pairs], measure.named
         ),
         "Is its confidence to be believed?": plotting.reliability(curves),
-        "What abstaining would buy": plotting.coverage(calibrated.max(axis=1), right),
+        "What abstaining would buy": plotting.coverage(sure, right),
         "How it learnt": plotting.learning(history),
         "Shares of the labels": plotting.shares(groups, labels),
     } | ({"Is the LLM's confidence to be believed?": plotting.reliability({"LLM": doubts})} if len(doubts) > 1 else {})
+
+
+def fitted(params: Params, best: Mapping[str, Any]) -> Shape:
+    """The shape of the best candidate."""
+    return shapes.of(params.task.kind, params.task.names, best["temperature"], best.get("thresholds"))
 
 
 def _what(evaluation: Mapping[str, Any]) -> str:
@@ -195,7 +202,7 @@ def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], 
         rows: what is shown besides figures.
     """
     three = headlines(stages["evaluate"], best, stages["annotate"]["model"])
-    all_ = examples(rows, params.task.names, best["temperature"])
+    all_ = examples(rows, fitted(params, best))
     annotate, train_s = stages["annotate"], sum(c["seconds"] for c in rows.candidates)
     tokens = annotate["prompt_tokens"] + annotate["answer_tokens"]
     label = stages["label"]
@@ -217,7 +224,7 @@ def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], 
         "headlines": three, "verdict": verdict(three, paired), "usage": usage,
         "costs": costing.costs(usage, params.report.machine_per_hour), "prices": costing.origin(params),
         "unpriced": unpriced,
-        "plots": plots(all_, rows, params, stages, best),
+        "plots": plots(rows, params, stages, best), "metrics": measuring.of(params.task.kind, []).shown,
         "trained_on": sum(next(c["texts"] for c in rows.candidates if c["candidate"] == best["candidate"]).values()),
         "disagreements": disagreements(all_, gold, params.report.examples),
         "candidates": sorted(rows.candidates, key=lambda c: -validated[c["candidate"]]["accuracy"]),

@@ -25,9 +25,8 @@ class SecondOpinion:
     def __init__(self, params: Params, store: ResponseStore) -> None:
         self._params, self._store = params, store
         self._annotator = annotators.create(params.annotate, params.task, store)
-        parsed = metrics("parse").read()
-        shift = parsed["shift"]
-        calibration = None if shift is None else Calibration(parsed["calibration"]["method"], np.array(shift))
+        found = metrics("parse").read()["calibration"]
+        calibration = Calibration(found["method"], np.array(found["shift"])) if found else None
         self._judge = Judge(params, calibration=calibration)
         origin = asking.origin(params, self._annotator)
         self.hash = hashlib.sha256(f"{origin}\n{self._annotator.decoding}".encode()).hexdigest()

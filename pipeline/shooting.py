@@ -30,12 +30,17 @@ _BATCH_TOKENS = 8192
 def variants(rows: Iterable[Row], params: Params) -> Iterator[tuple[Row, Variant | None]]:
     """Each row with what is its own in the prompt; None where all texts share one prompt.
 
+    Of kind multi each row comes once for each label, and its true label is yes or no then.
+
     Prompts without content, which calibrate, have no neighbours: they get the first examples of gold.
 
     Raises:
         UserError: gold has too few texts of a label to choose from.
     """
     prompt, template = params.annotate.prompt, Template.of(params.annotate.prompt, params.task)
+    if params.requests_per_text > 1:
+        yield from _each_label(rows, params, template.variant)
+        return
     if prompt.shots is None:
         for row in rows:
             yield row, shuffled(template.variant, row[2]) if prompt.shuffle else None
@@ -49,6 +54,22 @@ def variants(rows: Iterable[Row], params: Params) -> Iterator[tuple[Row, Variant
             examples = tuple((shelf.texts[i], int(shelf.labels[i])) for i in indices)
             variant = replace(template.variant, examples=examples)
             yield row, shuffled(variant, row[2]) if prompt.shuffle else variant
+
+
+def _each_label(rows: Iterable[Row], params: Params, plain: Variant) -> Iterator[tuple[Row, Variant]]:
+    shape, says = params.task.shape, params.task.asked.names
+
+    def truth(set_: str, label: str) -> str:
+        return "yes" if label in shape.names(set_) else "no"
+
+    shown = [(example.text, example.label) for example in params.annotate.prompt.examples]
+    variants = [
+        replace(plain, label=label, examples=tuple((text, says.index(truth(set_, label))) for text, set_ in shown))
+        for label in params.task.names
+    ]
+    for purpose, id_, text, set_ in rows:
+        for label, variant in zip(params.task.names, variants, strict=True):
+            yield (purpose, id_, text, None if set_ is None else truth(set_, label)), variant
 
 
 def shuffled(variant: Variant, text: str) -> Variant:

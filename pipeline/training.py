@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from pipeline.artifacts import Gold, Label
 from pipeline.errors import UserError
+from serving import shapes
+from serving.shapes import Kind
 
 Floats = npt.NDArray[np.float64]
 TAUGHT = ("self_trained", "distilled")  # recipes whose last phases need a teacher of our own first
@@ -27,7 +29,7 @@ TAUGHT = ("self_trained", "distilled")  # recipes whose last phases need a teach
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with the probability of each label: targets (texts, labels), rows sum to 1."""
+    """Texts with the probability of each label: targets (texts, labels); rows sum to 1, but for kind multi."""
 
     texts: list[str]
     targets: Floats
@@ -62,6 +64,7 @@ class Data:
     gold: list[Gold]
     strong: list[Gold] = field(default_factory=list)  # what a stronger LLM labelled, none of it evaluation texts
     rest: list[str] = field(default_factory=list)  # texts that nobody labelled
+    kind: Kind = "single"
 
     def phases(self, recipe: str, soft: bool) -> list[Phase]:
         """The phases of a recipe; of one that is `TAUGHT` those of its teacher.
@@ -82,7 +85,7 @@ class Data:
             if not len(train) or not len(validation):
                 raise UserError(f"recipe '{recipe}' has {len(train)} {name} texts to train on and {len(validation)} to "
                                 "validate on: raise sample.size, or give more gold")  # fmt: skip
-            if len(set(train.targets.argmax(axis=1))) < 2:
+            if len(np.unique(shapes.of(self.kind, self.labels).given(train.targets), axis=0)) < 2:
                 raise UserError(
                     f"recipe '{recipe}': all {len(train)} {name} texts have one label; one class teaches nothing"
                 )
@@ -100,7 +103,12 @@ class Data:
         return Examples([row.text for row in rows], self._one_hot([row.label for row in rows]))
 
     def _one_hot(self, names: Sequence[str]) -> Floats:
-        return np.eye(len(self.labels))[[self.labels.index(name) for name in names]]
+        """1 for each label that a text has; of kind multi, there may be several or none."""
+        split = shapes.of(self.kind, self.labels).names
+        targets = np.zeros((len(names), len(self.labels)))
+        for i, name in enumerate(names):
+            targets[i, [self.labels.index(label) for label in split(name)]] = 1.0
+        return targets
 
 
 def class_weights(targets: Floats) -> Floats:

@@ -28,6 +28,7 @@ from serving.progress import progress
 from serving.records import Unusable
 from serving.runtimes import Floats
 from serving.schemas import Frozen, Labelled, Part
+from serving.shapes import Kind
 from serving.targets import Directory, Target
 
 Row = tuple[str, str]  # id, text
@@ -44,6 +45,14 @@ SCHEMA = pa.schema(
         pa.field("model_hash", pa.string(), nullable=False),
     ]
 )
+_EXTRA = {  # columns of other kinds than single, see `serving.shapes`
+    "multi": pa.field("labels", pa.list_(pa.string()), nullable=False),  # those of `label`, one by one
+    "ordinal": pa.field("score", pa.float32(), nullable=False),  # the expected place on the scale
+}
+_TOP = [
+    pa.field("top_labels", pa.list_(pa.string()), nullable=False),  # the likeliest first
+    pa.field("top_probabilities", pa.list_(pa.float32()), nullable=False),
+]
 _UNUSABLE = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -63,16 +72,19 @@ class Labeller:
     precision: PrecisionName
     runtime: RuntimeName
     min_confidence: float
+    kind: Kind = "single"
+    top: int | None = None  # likeliest labels whose probabilities are written; all if None
 
     @classmethod
-    def of(cls, engine: Engine, min_confidence: float) -> Self:
+    def of(cls, engine: Engine, min_confidence: float, top: int | None = None) -> Self:
         """An engine and the threshold below which a row is marked as abstained."""
-        return cls(engine.labels, engine.model_hash, engine.precision, engine.runtime, min_confidence)
+        model = engine.model_hash, engine.precision, engine.runtime
+        return cls(engine.labels, *model, min_confidence, engine.shape.kind, top)
 
     def gave(self, part: Part) -> bool:
         """Whether a shard was labelled by exactly this one."""
-        given = (part.model_hash, part.precision, part.runtime, part.min_confidence)
-        return given == (self.model_hash, self.precision, self.runtime, self.min_confidence)
+        given = (part.model_hash, part.precision, part.runtime, part.min_confidence, part.top)
+        return given == (self.model_hash, self.precision, self.runtime, self.min_confidence, self.top)
 
 
 @dataclass
@@ -101,7 +113,14 @@ class Tally:
 
 
 def run(
-    rows: Iterable[Row], engine: Engine, directory: Path, *, shard_rows: int, total: int, min_confidence: float = 0.0
+    rows: Iterable[Row],
+    engine: Engine,
+    directory: Path,
+    *,
+    shard_rows: int,
+    total: int,
+    min_confidence: float = 0.0,
+    top: int | None = None,
 ) -> list[Part]:
     """Label `rows` (about `total` of them) into `directory`, `shard_rows` at a time; one such run at a time.
 
@@ -111,7 +130,7 @@ def run(
     Raises:
         UserError: the disk is full or can't be written; what is there stays, and the next run goes on from it.
     """
-    target, labeller = Directory(directory), Labeller.of(engine, min_confidence)
+    target, labeller = Directory(directory), Labeller.of(engine, min_confidence, top)
     target.remove([MANIFEST])
     target.sweep()
     parts: list[Part] = []
@@ -126,7 +145,7 @@ def run(
             part = finished(shard, chunk, labeller, target)
             if part:
                 advance(part.rows)
-            parts.append(part or label_shard(shard, chunk, engine, target, min_confidence, advance=advance))
+            parts.append(part or label_shard(shard, chunk, engine, target, min_confidence, advance=advance, top=top))
     tally = Tally()
     for part in parts:
         tally.add(part)
@@ -142,9 +161,10 @@ def label_shard(
     min_confidence: float = 0.0,
     unusable: Sequence[Unusable] = (),
     advance: Callable[[int], object] | None = None,
+    top: int | None = None,
 ) -> Part:
     """Label one shard and publish it. Depends on its arguments alone, so any worker may do any shard, even twice."""
-    return publish(shard, rows, score(rows, engine, advance), engine, target, min_confidence, unusable)
+    return publish(shard, rows, score(rows, engine, advance), engine, target, min_confidence, unusable, top)
 
 
 class Scored(NamedTuple):
@@ -170,10 +190,11 @@ def publish(
     target: Target,
     min_confidence: float,
     unusable: Sequence[Unusable],
+    top: int | None = None,
 ) -> Part:
     """The other half. Asks the engine for its name only: any thread may do it while the engine works on."""
     start = time.monotonic()
-    table = labelled(rows, scored.probabilities, engine, min_confidence)
+    table = labelled(rows, scored.probabilities, engine, min_confidence, top)
     data = _parquet(table)
     if unusable:
         target.write(unusable_name(shard), _parquet(pa.Table.from_pylist([asdict(u) for u in unusable], _UNUSABLE)))
@@ -189,27 +210,48 @@ def publish(
         rows=len(rows),
         tokens=scored.tokens,
         abstained=sum(table["abstained"].to_pylist()),
-        counts=_counts(engine.labels, table["label"].to_pylist()),
+        counts=_counts(engine, table["label"].to_pylist()),
         seconds=round(scored.seconds + time.monotonic() - start, 3),
         unusable=len(unusable),
+        top=top,
     )
     _write(target, sidecar_name(shard), part)
     return part
 
 
-def labelled(rows: Sequence[Row], probabilities: Floats, engine: Engine, min_confidence: float) -> pa.Table:
-    """Rows and their probabilities [n, classes] as a table of `SCHEMA`."""
-    confidence = probabilities.max(axis=1)
+def labelled(
+    rows: Sequence[Row], probabilities: Floats, engine: Engine, min_confidence: float, top: int | None = None
+) -> pa.Table:
+    """Rows and their probabilities [n, classes] as a table of `schema`."""
+    decided = engine.shape.decide(probabilities)
     columns = {
         "id": [row_id for row_id, _ in rows],
-        "label": [engine.labels[i] for i in probabilities.argmax(axis=1)],
-        "confidence": confidence,
-        "abstained": confidence < np.float32(min_confidence),
+        "label": decided.labels,
+        "labels": list(map(engine.shape.names, decided.labels)) if engine.shape.kind == "multi" else None,
+        "score": decided.scores,
+        "confidence": decided.confidence,
+        "abstained": decided.confidence < np.float32(min_confidence),
         "probabilities": list(probabilities),
         "source": ["encoder"] * len(rows),
         "model_hash": [engine.model_hash] * len(rows),
     }
-    return pa.table(columns, schema=SCHEMA)
+    if top:
+        likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        columns["top_labels"] = list(np.array(engine.labels, dtype=object)[likeliest])
+        columns["top_probabilities"] = list(np.take_along_axis(probabilities, likeliest, axis=1))
+    wanted = schema(engine.shape.kind, top)
+    return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
+
+
+def schema(kind: Kind, top: int | None = None) -> pa.Schema:
+    """The columns of labels of a kind; with `top` those of the likeliest labels in place of all probabilities."""
+    found = SCHEMA.insert(SCHEMA.names.index("label") + 1, _EXTRA[kind]) if kind in _EXTRA else SCHEMA
+    if not top:
+        return found
+    place = found.names.index("probabilities")
+    for column in reversed(_TOP):
+        found = found.insert(place + 1, column)
+    return found.remove(place)
 
 
 def finished(shard: int, rows: Sequence[Row], labeller: Labeller, target: Target, unusable: int = 0) -> Part | None:
@@ -253,6 +295,8 @@ def finish(tally: Tally, labeller: Labeller, target: Target, *, made_ids: bool =
         parts={part_name(shard): file for shard, file in sorted(tally.files.items())},
         unusable=tally.unusable,
         made_ids=made_ids,
+        kind=labeller.kind,
+        top=labeller.top,
     )
     _write(target, MANIFEST, manifest)
 
@@ -288,9 +332,12 @@ def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _counts(labels: Sequence[str], given: Iterable[str]) -> dict[str, int]:
-    counts = Counter(given)
-    return {label: counts[label] for label in labels}
+def _counts(engine: Engine, given: Iterable[str]) -> dict[str, int]:
+    """Rows of each label; a row of several counts for each."""
+    counts: Counter[str] = Counter()
+    for label, rows in Counter(given).items():
+        counts.update(dict.fromkeys(engine.shape.names(label), rows))
+    return {label: counts[label] for label in engine.labels}
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -37,6 +37,8 @@ def make_settings(place: str, output: str, options: Options) -> Settings:
     for name in ("workers", "threads", "shard_rows", "max_batch_tokens", "max_chars"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more (got {value})")
+    if options.top is not None and options.top < 1:
+        raise UserError(f"--top must be 1 or more (got {options.top})")
     if not 0 <= options.min_confidence <= 1:
         raise UserError(f"--min-confidence must be between 0 and 1 (got {options.min_confidence})")
     index, of = _share(options)
@@ -54,6 +56,7 @@ def make_settings(place: str, output: str, options: Options) -> Settings:
         runtime=options.runtime,
         shard_rows=options.shard_rows,
         min_confidence=options.min_confidence,
+        top=options.top,
         max_batch_tokens=options.max_batch_tokens,
         max_chars=options.max_chars,
         workers=options.workers,

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serving import runtimes
+from serving import runtimes, shapes
 from serving.batching import plan
 from serving.errors import UserError
 from serving.models import GOLDEN, TOKENIZER, Package, open_directory
@@ -47,6 +47,7 @@ class Engine:
     ) -> None:
         manifest = package.manifest
         self.labels = tuple(manifest.labels)
+        self.shape = shapes.of(manifest.kind, manifest.labels, manifest.temperature, manifest.thresholds)
         self.model_hash = manifest.model_hash
         self.precision, self.runtime, self.golden = package.precision, package.runtime, package.golden
         self.tokens = 0  # real tokens that went through the model so far
@@ -66,6 +67,7 @@ class Engine:
         max_batch_tokens: int = 8192,
         few_shapes: bool = False,
         expect_labels: Sequence[str] | None = None,
+        expect_kind: shapes.Kind | None = None,
     ) -> Self:
         """Check and load an exported model.
 
@@ -77,6 +79,7 @@ class Engine:
             max_batch_tokens: bound on a batch, padding included; smaller ones are made where they are faster.
             few_shapes: for a caller that makes up its own batches, see `scores`.
             expect_labels: the labels in the caller's order.
+            expect_kind: the kind of the caller's task.
 
         Raises:
             UserError: the directory is no intact model, lacks the precision, or has other labels or another order.
@@ -87,6 +90,12 @@ class Engine:
             raise UserError(
                 f"the model in {directory} has the labels {labels}, in this order, but {list(expect_labels)} are "
                 "expected: train and export again, or restore task.labels"
+            )
+        kind = packages[0].manifest.kind
+        if expect_kind is not None and expect_kind != kind:
+            raise UserError(
+                f"the model in {directory} is of task.kind {kind}, but {expect_kind} is expected: train and export "
+                "again, or restore task.kind"
             )
         load = partial(cls, threads=threads, max_batch_tokens=max_batch_tokens, few_shapes=few_shapes)
         return _fastest(_choice(packages, runtime), load)
@@ -107,8 +116,9 @@ class Engine:
         return scores
 
     def classify(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> Floats:
-        """Probabilities [n, classes], calibrated by the model's temperature; each row sums to 1."""
-        return softmax(self.logits(texts, advance) / np.float32(self._package.manifest.temperature))
+        """Probabilities [n, classes], calibrated by the model's temperature; each row sums to 1, unless labels are
+        independent of each other (see `serving.shapes`)."""
+        return self.shape.probabilities(self.logits(texts, advance))
 
     def pieces(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.intp]]:
         """Token ids of all pieces of texts, and the index of the text of each. Any thread may call this."""
@@ -128,8 +138,7 @@ class Engine:
 
     def probabilities(self, scores: Floats, owners: NDArray[np.intp], texts: int) -> Floats:
         """What `classify` gives for texts whose `pieces` have these scores [pieces, classes]."""
-        logits = mean_of_pieces(scores, owners, texts)
-        return softmax(logits / np.float32(self._package.manifest.temperature))
+        return self.shape.probabilities(mean_of_pieces(scores, owners, texts))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens that go through the model for each text, special ones included."""
@@ -216,10 +225,3 @@ def _choice(packages: Sequence[Package], runtime: str) -> Sequence[Package]:
             f"(it has {', '.join(package.runtime for package in packages)}): see export.runtimes"
         )
     return [package for package in choice if runtimes.installed(package.runtime)] or choice
-
-
-def softmax(logits: Floats) -> Floats:
-    """Softmax over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities

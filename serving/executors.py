@@ -35,6 +35,7 @@ class Task:
     output: str
     min_confidence: float
     threads: int | None  # of all workers of a machine together
+    top: int | None = None  # see `bulk.Labeller`
 
 
 class Worker:
@@ -53,18 +54,21 @@ class Worker:
 
     def label(self, shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Part:
         """Label one shard and publish it."""
-        return bulk.label_shard(shard, rows, self._engine, self._target, self._task.min_confidence, unusable)
+        task = self._task
+        return bulk.label_shard(shard, rows, self._engine, self._target, task.min_confidence, unusable, top=task.top)
 
 
 @contextmanager
-def here(engine: Engine, target: Target, min_confidence: float, advance: Callable[[int], object]) -> Iterator[Submit]:
+def here(
+    engine: Engine, target: Target, min_confidence: float, advance: Callable[[int], object], top: int | None = None
+) -> Iterator[Submit]:
     """Label in this process, and publish on a thread while the next shard is labelled. `advance` hears of batches."""
     with ThreadPoolExecutor(1, "publish") as pool:
 
         def submit(shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Future[Part]:
             scored = bulk.score(rows, engine, advance)
             advance(len(unusable))
-            return pool.submit(bulk.publish, shard, rows, scored, engine, target, min_confidence, unusable)
+            return pool.submit(bulk.publish, shard, rows, scored, engine, target, min_confidence, unusable, top)
 
         yield submit
 

@@ -20,6 +20,7 @@ from serving.locating import Source, locate
 from serving.precisions import PrecisionName, RuntimeName
 from serving.records import Record, Unusable
 from serving.schemas import Count, Frozen, Sha256, Share
+from serving.shapes import Kind
 from serving.targets import Target, open_target
 
 JOB = "job.json"
@@ -37,11 +38,14 @@ class Job(Frozen):
     model_hash: Sha256
     precision: PrecisionName
     runtime: RuntimeName
+    kind: Kind = "single"
+    top: Annotated[int, Field(gt=0)] | None = None
 
     @property
     def labeller(self) -> Labeller:
         """The part that decides about labels."""
-        return Labeller(tuple(self.labels), self.model_hash, self.precision, self.runtime, self.min_confidence)
+        model = self.model_hash, self.precision, self.runtime
+        return Labeller(tuple(self.labels), *model, self.min_confidence, self.kind, self.top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Settings:
     executor: Literal["local", "ray"] = "local"
     index: int = 0
     of: int = 1
+    top: int | None = None  # likeliest labels whose probabilities are written; all if None
 
     @property
     def in_process(self) -> bool:
@@ -100,6 +105,8 @@ def claim(settings: Settings, target: Target) -> tuple[Job, Engine]:
         model_hash=engine.model_hash,
         precision=engine.precision,
         runtime=engine.runtime,
+        kind=engine.shape.kind,
+        top=settings.top,
     )
     if before is None:
         _refuse_strangers(names, target)

@@ -156,7 +156,7 @@ class _Run:
         )
         if settings.in_process and self._engine is not None:
             self._submit = self._stack.enter_context(
-                executors.here(self._engine, self._target, job.min_confidence, advance)
+                executors.here(self._engine, self._target, job.min_confidence, advance, job.top)
             )
             return
         self._engine = None
@@ -168,6 +168,7 @@ class _Run:
             settings.output,
             job.min_confidence,
             settings.threads,
+            job.top,
         )
         self._submit = self._stack.enter_context(executors.open_executor(settings.executor, task, settings.workers))
 

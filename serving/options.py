@@ -63,6 +63,8 @@ class Options:
         Rows of a part; the unit of work that a kill can cost.
     min_confidence
         Below it a row is marked as abstained.
+    top
+        Write the probabilities of so many likeliest labels only, with their names; all in label order if not given.
     max_batch_tokens
         Bound on a batch, padding included.
     max_chars
@@ -90,6 +92,7 @@ class Options:
     of: Annotated[int | None, Parameter(env_var=OF)] = None
     shard_rows: int = 10_000
     min_confidence: float = 0.0
+    top: int | None = None
     max_batch_tokens: int = 8192
     max_chars: int = 100_000
     price_per_hour: float = 0.10

@@ -105,7 +105,7 @@ def _done(settings: Settings, engine: Engine) -> int:
     """Rows that an earlier run has labelled with this model."""
     if not settings.output:
         return 0
-    target, labeller = open_target(settings.output), Labeller.of(engine, settings.min_confidence)
+    target, labeller = open_target(settings.output), Labeller.of(engine, settings.min_confidence, settings.top)
     numbers = [int(m[1]) for name in target.names() if (m := bulk.OURS.fullmatch(name)) and name.endswith(".json")]
     parts = (bulk.sidecar(number, target) for number in numbers)
     return sum(part.rows for part in parts if part is not None and labeller.gave(part))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from serving.precisions import PrecisionName, RuntimeName
+from serving.shapes import Kind
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,6 +44,8 @@ class Manifest(Frozen):
     precisions: Annotated[dict[PrecisionName, dict[RuntimeName, Graph]], Field(min_length=1)]
     parity_texts: Count
     created_with: dict[str, str]  # library -> version
+    kind: Kind = "single"  # what logits mean, see `serving.shapes`
+    thresholds: list[Share] | None = None  # of each label of kind multi; null: 0.5
     model_hash: Sha256 = ""
 
     @property
@@ -62,6 +65,8 @@ class Manifest(Frozen):
     def _untouched(self) -> Self:
         if self.model_hash != _hash(self.model_dump()):
             raise ValueError("model_hash does not fit the rest: the manifest was edited")
+        if self.thresholds is not None and (self.kind != "multi" or len(self.thresholds) != len(self.labels)):
+            raise ValueError("thresholds are for kind multi, one for each label")
         return self
 
 
@@ -90,6 +95,7 @@ class Part(Frozen):
     counts: dict[str, Count]  # label -> rows
     seconds: Annotated[float, Field(ge=0)]  # that the labelling took
     unusable: Count = 0  # rows of the shard that could not be read; they stand in unusable-<shard>.parquet
+    top: Annotated[int, Field(gt=0)] | None = None  # likeliest labels whose probabilities are written; null: all
 
 
 class Labelled(Frozen):
@@ -106,12 +112,17 @@ class Labelled(Frozen):
     parts: dict[str, Sha256]  # file name -> hash of the file
     unusable: Count = 0
     made_ids: bool = False  # ids are hashes of texts: equal texts share one
+    kind: Kind = "single"
+    top: Annotated[int, Field(gt=0)] | None = None
 
 
 def _hash(values: dict[str, object]) -> str:
     """Hash of the fields that decide about labels; figures, versions, golden texts and drift.json may differ."""
     precisions = TypeAdapter(dict[PrecisionName, dict[RuntimeName, Graph]]).validate_python(values["precisions"])
     files = {name: {runtime: graph.files for runtime, graph in p.items()} for name, p in precisions.items()}
-    names = ("labels", "max_tokens", "truncation", "pad_id", "tokenizer")
-    decisive = {name: values[name] for name in names} | {"files": files, "temperature": float(values["temperature"])}  # type: ignore[arg-type]
+    names: tuple[str, ...] = ("labels", "max_tokens", "truncation", "pad_id", "tokenizer")
+    if values.get("kind", "single") != "single":  # older manifests have none of these
+        names += ("kind", "thresholds")
+    temperature = float(values["temperature"])  # type: ignore[arg-type]
+    decisive = {name: values.get(name) for name in names} | {"files": files, "temperature": temperature}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

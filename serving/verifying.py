@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from serving import bulk, jobs
+from serving import bulk, jobs, shapes
 from serving.bulk import MANIFEST, part_name, sidecar_name, unusable_name
 from serving.errors import UserError
 from serving.jobs import Settings
@@ -119,7 +119,9 @@ def _rows(name: str, data: bytes, manifest: Labelled, audit: Audit) -> list[str]
         return []
     if strange := set(table["model_hash"].unique().to_pylist()) - {manifest.model_hash}:
         audit.wrong(f"{name} holds labels of another model ({', '.join(sorted(strange))[:8]}…)")
-    if strange := set(table["label"].unique().to_pylist()) - set(manifest.labels):
+    names = shapes.of(manifest.kind, manifest.labels).names
+    said = {name for label in table["label"].unique().to_pylist() for name in names(label)}
+    if strange := said - set(manifest.labels):
         audit.wrong(f"{name} holds unknown labels: {', '.join(sorted(strange))}")
     ids: list[str] = table["id"].to_pylist()
     return ids
@@ -132,7 +134,7 @@ def _beside(shard: int, part: Part, rows: int, names: set[str], manifest: Labell
         audit.wrong(f"{beside} is that of shard {part.shard}")
     if part.rows != rows:
         audit.wrong(f"{part_name(shard)} has {rows:,} rows, {beside} says {part.rows:,}")
-    for key in ("model_hash", "precision", "runtime", "min_confidence"):
+    for key in ("model_hash", "precision", "runtime", "min_confidence", "top"):
         if getattr(part, key) != getattr(manifest, key):
             audit.wrong(f"{beside} is of another {key} ({getattr(part, key)}) than {MANIFEST}")
     if part.unusable and unusable_name(shard) not in names:

@@ -89,7 +89,9 @@ OPTIONAL = """stages:
 def test_what_params_yaml_does_not_have_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dag, "_TEMPLATE", tmp_path / "dag.yaml")
     (tmp_path / "dag.yaml").write_text(OPTIONAL)
-    with_it = params.load(ROOT / "params.yaml").model_copy(update={"certify": params.Certify()})
+    with_it = params.load(ROOT / "params.yaml").model_copy(
+        update={"certify": params.Certify.model_validate({"gold": {"path": "gold.csv"}})}  # DVC knows no defaults
+    )
     without = with_it.model_copy(update={"certify": None})
     assert dag.stages(with_it) == ["label", "certify", "report"]
     assert dag.render(with_it) == OPTIONAL.replace("?", "")

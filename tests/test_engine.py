@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from toy_model import LABELS, TEXTS, exported
 
-from serving.engine import Engine, softmax
+from serving.engine import Engine
 from serving.errors import UserError
 from serving.files import sha256
+from serving.shapes import softmax
 from serving.tokenizing import TextTokenizer
 
 EXTREMES = ["", " \n\t", "\x00", "🙂" * 300, "x" * 5000, "word " * 3000, "é ü ﷺ", "[SEP] [CLS]", "\u200b"]

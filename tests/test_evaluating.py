@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from pipeline import evaluating, scoring
+from pipeline import evaluating, measuring, scoring
 from pipeline.evaluating import Candidate, Reference
 from pipeline.params import Evaluate
 from pipeline.scoring import softmax
+from serving import shapes
 
 LABELS = ["negative", "positive"]
 PARAMS = Evaluate(resamples=200)
@@ -132,11 +133,11 @@ def test_recipes_are_means_over_seeds_on_test() -> None:
 
 def test_the_surest_errors_come_first() -> None:
     logits = np.array([[3.0, 0], [0, 9], [0, 5], [0, 1], [4, 0], [0, 2], [2, 0], [0, 7], [1, 0], [0, 6]])
-    rows = evaluating.worst(logits, SETS["test"], LABELS, 2.0, 3)
+    measure, shape = measuring.of("single", LABELS), shapes.of("single", LABELS, 2.0)
+    rows = evaluating.worst(logits, SETS["test"], measure, shape, 3)
     assert [row["id"] for row in rows] == ["test1", "test9", "test2"]
     assert rows[0] == {
         "id": "test1", "reference": "negative", "predicted": "positive",
         "confidence": round(float(softmax(np.array([0, 4.5]))[1]), 4), "text": "text of test1",
     }  # fmt: skip
-    assert len(evaluating.worst(logits, SETS["test"], LABELS, 2.0, 99)) == 6
-    assert evaluating.worst(logits[:0], reference("test"), LABELS, 1.0, 3) == []
+    assert len(evaluating.worst(logits, SETS["test"], measure, shape, 99)) == 6

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
-from toy_model import TEXTS, candidate
+from toy_model import LABELS, TEXTS, candidate
 
 from pipeline import exporting, quantising
 from pipeline.quantising import Pieces
+from serving import shapes
 from serving.tokenizing import TextTokenizer
+
+SHAPE = shapes.of("single", LABELS)
 
 
 def matmuls_in_int8(path: Path) -> set[str]:
@@ -28,7 +31,7 @@ def test_layers_with_outliers_stay_in_fp32_where_labels_flip_otherwise(
     ids = TextTokenizer(tmp_path / "candidate" / "tokenizer.json", 32, "head")(TEXTS)
     logits = exporting.torch_logits(model, ids, pad_id, lambda _: None)
 
-    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "all.xml", Pieces(ids, logits, pad_id), max_flips=1.0)
+    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "all.xml", Pieces(ids, logits, pad_id), 1.0, SHAPE)
     everything = matmuls_in_int8(tmp_path / "all.xml")
     down = {name for name in everything if "output.dense" in name and "attention" not in name}
     assert len(down) == 2
@@ -36,7 +39,7 @@ def test_layers_with_outliers_stay_in_fp32_where_labels_flip_otherwise(
     flips = iter([0.5, 0.5, 0.0])  # as if the first two steps were not enough
     shown = quantising._logits
     monkeypatch.setattr(quantising, "_logits", lambda path, p: shown(path, p) if next(flips) == 0 else -p.logits)
-    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "some.xml", Pieces(ids, logits, pad_id), max_flips=0.2)
+    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "some.xml", Pieces(ids, logits, pad_id), 0.2, SHAPE)
     assert matmuls_in_int8(tmp_path / "some.xml") == everything - down
     assert next(flips, None) is None
 

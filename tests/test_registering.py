@@ -73,6 +73,9 @@ def test_verdict_survives_its_storage():
 def test_what_mlflow_is_told():
     assert registering.flat({"a": {"b": 1, "c": [1, 2]}, "d": None}) == {"a.b": "1", "a.c": "[1, 2]", "d": "None"}
     entry = {"phase": "gold", "step": 3, "train_loss": 0.5, "validation_loss": None, "validation_accuracy": 0.9}
+    assert registering.flat({"task": {"labels": {"refund?": [], "jó": ["好"]}}}) == {
+        "task.labels.refund_3f_": "[]", "task.labels.jó": "['好']",
+    }  # fmt: skip
     assert registering.curves([entry]) == [("gold.train_loss", 0.5, 3), ("gold.validation_accuracy", 0.9, 3)]
     toy_project.write()
     figures = registering.figures(artifacts.metrics("evaluate").read(), "mini-llm-1")

@@ -158,4 +158,5 @@ def test_durations(seconds, shown):
 def test_many_labels_are_drawn():
     labels = [f"label {i}" for i in range(30)]
     svg = plotting.confusion(labels, labels[::-1], labels)
-    assert svg.count("label 7<") == 2
+    assert "label 7 → label 22<" in svg
+    assert svg.count("→") == 20  # no matrix of 900 cells: the commonest mistakes

@@ -45,6 +45,7 @@ def _project(options: Options) -> tuple[str, str, Options]:
         format=source.format if source else "auto",
         split=source.split if source else None,
         min_confidence=block.min_confidence,
+        top=block.top,
         max_batch_tokens=block.max_batch_tokens,
         max_chars=settings.ingest.max_chars,
         price_per_hour=settings.report.machine_per_hour,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.registry import Registry, Version
 
 CHALLENGER, CHAMPION = "challenger", "champion"
+_SHOWN = 5  # labels of a text
 
 
 def models() -> str:
@@ -95,11 +96,17 @@ def label_text(*texts: str) -> str:
             f"'{registry.name}' has no champion: run `dvc repro`; `llambert models` says what the gate found"
         )
     engine = Engine.open(registry.download(champion), params.load().label.precision)
+    probabilities = engine.classify(texts)
+    decided = engine.shape.decide(probabilities)
+    scores = decided.scores if decided.scores is not None else [None] * len(texts)
     lines = []
-    for text, row in zip(texts, engine.classify(texts).tolist(), strict=True):
+    for text, row, label, score in zip(texts, probabilities.tolist(), decided.labels, scores, strict=True):
         ranked = sorted(zip(row, engine.labels, strict=True), reverse=True)
+        parts = [f"{name} {probability:.3f}" for probability, name in ranked[:_SHOWN]]
+        parts += [f"and {len(ranked) - _SHOWN} less likely ones"] * (len(ranked) > _SHOWN)
+        said = [f"{label}:"] * (engine.shape.kind == "multi") + ([] if score is None else [f"score {score:.2f}:"])
         shown = text if len(text) <= 60 else f"{text[:59]}…"
-        lines.append("  ".join(f"{label} {probability:.3f}" for probability, label in ranked) + f"  | {shown}")
+        lines.append("  ".join([*said, *parts]) + f"  | {shown}")
     return "\n".join(lines)
 
 

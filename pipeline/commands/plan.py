@@ -165,7 +165,7 @@ class _Plan:
                 break
         part: Part[Request] = Part(_PART)
         part.items = list(self._requests(("sample", "", text, None) for text in texts.items))
-        part.total = texts.total
+        part.total = texts.total * self._params.requests_per_text
         return self._work(part), "the corpus" if source or not label.corpus else "the ingested corpus"
 
     def _work(self, part: Part[Request]) -> Work:

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ _NEXT = """{directory} is a project. Now:
   4. llambert check
   5. dvc repro, then open report.html"""
 _PEEK_ROWS = 1000
+_SHOWN = 8  # labels
 _FREE_BYTES = 2 << 30
 
 
@@ -78,13 +79,18 @@ def check() -> str:
     annotator, most = settings.annotate.annotator, "" if settings.rounds is None else "at most "
     return "\n".join(
         [
-            f"task        {settings.task.name}: {settings.task.criterion} ({', '.join(settings.task.names)})",
+            f"task        {settings.task.name}: {settings.task.criterion} ({_listed(settings.task.names)})",
             f"corpus      {settings.ingest.corpus.path}",
             f"sample      {most}{settings.sample.size:,} texts, labelled by {annotator.model} ({annotator.kind})",
             f"candidates  {', '.join(settings.candidates)}",
             "all is there: `dvc repro`",
         ]
     )
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = labels if len(labels) <= _SHOWN else [*labels[:_SHOWN], f"and {len(labels) - _SHOWN} others"]
+    return ", ".join(shown)
 
 
 def _problems(settings: Params) -> Iterator[str]:

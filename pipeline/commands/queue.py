@@ -25,11 +25,11 @@ from pipeline.artifacts import (
     ToReview,
 )
 from pipeline.errors import UserError
+from pipeline.labelled import documents
 from pipeline.params import Params, Tfidf
 from pipeline.project import locked
 from pipeline.queueing import DISAGREEMENT, LIKELY_WRONG, Labelled, Suspect
-from pipeline.scoring import softmax
-from pipeline.stages.label import documents
+from pipeline.scoring import Floats, softmax
 from pipeline.training import Examples
 
 _DEFERRED = "deferred"
@@ -139,6 +139,6 @@ def _texts(wanted: set[str], settings: Params) -> dict[str, str]:
     return found
 
 
-def _labelled(rows: list[Label], probabilities: queueing.Floats, names: list[str]) -> Labelled:
+def _labelled(rows: list[Label], probabilities: Floats, names: list[str]) -> Labelled:
     given = np.array([names.index(row.label) for row in rows], dtype=np.int64)
     return Labelled([row.id for row in rows], given, np.array([row.confidence for row in rows]), probabilities)

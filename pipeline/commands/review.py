@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import params, reviewing
-from pipeline.artifacts import BEST, GOLD, metrics
+from pipeline.artifacts import BEST, GOLD, REVIEWED, metrics
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.project import locked
@@ -129,7 +129,7 @@ def _corrections(settings: Params, verdicts: Sequence[Verdict], known: dict[str,
     now = items.texts_now(settings, {v.item.id for v in candidates})
     there = [v for v in candidates if now.get(v.item.id) == v.item.text_hash]
     rows = applying.write_reviewed(there, {item.id for item in known.values()})
-    lines = [f"{applying.REVIEWED}: {rows} rows; the stages that read it run at the next `dvc repro`"]
+    lines = [f"{REVIEWED}: {rows} rows; the stages that read it run at the next `dvc repro`"]
     if away := len(candidates) - len(there):
         lines.append(f"{away} left out, whose id is not in the corpus or stands for another text there (gold, mostly)")
     return lines

@@ -98,18 +98,39 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        labels = set(self.task.labels)
+        labels, shape = set(self.task.labels), self.task.shape
+        asked = set(self.task.asked.labels)
         if FIRST in (self.annotators or {}):
             raise ValueError(f"annotators: the name '{FIRST}' is that of the first annotator; choose another")
         for key, prompt in self._prompts():
-            if prompt.answers is not None and set(prompt.answers) != labels:
-                raise ValueError(f"{key}.answers must name each of {sorted(labels)} once")
-            if unknown := {example.label for example in prompt.examples} - labels:
+            if prompt.answers is not None and set(prompt.answers) != asked:
+                raise ValueError(f"{key}.answers must name each of {sorted(asked)} once")
+            shown = {name for example in prompt.examples for name in shape.names(example.label)}
+            if unknown := shown - labels:
                 raise ValueError(f"{key}.examples use labels that task.labels does not have: {sorted(unknown)}")
             if self.ingest.gold_train is None and prompt.shots:
                 raise ValueError(f"{key}.shots are chosen from ingest.gold_train; without gold use `examples`")
         if self.parse.prior is not None and set(self.parse.prior) != labels:
             raise ValueError(f"parse.prior must give a share to each of {sorted(labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_as_the_kind_of_task_wants(self) -> Self:
+        prompt, multi = self.annotate.prompt, self.task.kind == "multi"
+        if multi != ("{label}" in prompt.user) and self.annotate.annotator.kind != "recorded":
+            raise ValueError(
+                "annotate.prompt.user must hold `{label}`: with task.kind multi the LLM is asked about one label at a "
+                "time, yes or no"
+                if multi
+                else "annotate.prompt.user holds `{label}`, which is for task.kind multi"
+            )
+        if multi and (prompt.shots or prompt.shuffle):
+            raise ValueError("annotate.prompt.shots and shuffle are not for task.kind multi: give `examples`")
+        if multi and self.parse.calibration in ("batch", "contextual") and self.parse.prior is None:
+            raise ValueError(
+                f"parse.calibration {self.parse.calibration} needs parse.prior with task.kind multi: the share of "
+                "texts that each label applies to (without one, half of them would be supposed)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -128,6 +149,19 @@ class Params(Block):
             raise ValueError(f"label.runtime '{self.label.runtime}' is not among export.runtimes")
         if self.label.target_error is not None and self.certify is None:
             raise ValueError("label.target_error needs gold drawn from the corpus: add the block `certify: {}`")
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_are_known(self) -> Self:
+        if self.task.kind != "multi":
+            return self
+        blocks = {"rounds": self.rounds, "annotators": self.annotators, "certify": self.certify}
+        given = [name for name, block in blocks.items() if block is not None]
+        given += [
+            f"train.recipes: {recipe}" for recipe in self.train.recipes if recipe in ("self_trained", "distilled")
+        ]
+        if given:
+            raise ValueError(f"of kind multi there is no {', '.join(given)} yet: take it out")
         return self
 
     @model_validator(mode="after")
@@ -159,6 +193,12 @@ class Params(Block):
     def annotator_names(self) -> list[str]:
         """The first annotator, which is called `annotate`, and the others."""
         return [FIRST, *(self.annotators or {})]
+
+    @property
+    def requests_per_text(self) -> int:
+        """To the LLM: of kind multi it is asked about each label by itself; recorded answers name all at once."""
+        each = self.task.kind == "multi" and self.annotate.annotator.kind != "recorded"
+        return len(self.task.labels) if each else 1
 
     @property
     def candidates(self) -> list[str]:

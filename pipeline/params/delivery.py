@@ -52,6 +52,7 @@ class LabelParams(Block):
     shard_rows: Positive = 10_000
     max_batch_tokens: Positive = 8192  # on a GPU 32768
     min_confidence: Share = 0.0  # below it a row is marked as abstained
+    top: Positive | None = None  # write the probabilities of so many likeliest labels only (docs/tasks.md)
     target_error: Annotated[float, Field(gt=0, lt=1)] | None = None  # of the whole corpus; null: the encoder labels all
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # that the target holds
     person_price: Amount = 0.10  # of a text that a person labels, in report.currency: a placeholder for your own

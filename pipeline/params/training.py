@@ -104,3 +104,4 @@ class Evaluate(Block):
     confidence_level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Seed = 0
     worst: Positive = 50  # errors written out
+    thresholds: bool = True  # of kind multi: choose each label's by F1 on validation; false: 0.5

@@ -122,9 +122,9 @@ def _gold(params: Params) -> Iterator[Gold]:
 
 def _ask(params: Params, annotator: Annotator, store: ResponseStore, spending: Spending, advance: Advance) -> bool:
     """Answer the pilot, look at it, answer the rest; say whether anything was left to ask."""
-    judge, pilot, asked = Judge(params), list(_pilot(params.annotate.pilot)), False
+    judge, pilot, asked = Judge(params), list(_pilot(params.annotate.pilot * params.requests_per_text)), False
     for questions in (pilot, islice(QUESTIONS, len(pilot), None)):
-        tally = Tally(judge, params.task.names)
+        tally = Tally(judge, params.task.asked.names)
 
         def seen(answers: list[Answer], tally: Tally = tally) -> None:
             tally.add(answers)
@@ -154,6 +154,8 @@ def _look_at(params: Params, pilot: list[Question], store: ResponseStore) -> Jud
         if question.key in found:
             by_purpose[question.purpose].append((question, found[question.key]))
     sample, free = ([answer for _, answer in by_purpose[purpose]] for purpose in ("sample", "content_free"))
+    if params.task.kind == "multi":  # most labels apply to few texts: that the LLM mostly says no is no objection
+        by_purpose["gold"] = []
     validation = {row.id for row in GOLD if row.split == "validation"}
     people = [(question.id, str(question.label), answer) for question, answer in by_purpose["gold"]]
     judge = Judge(params, sample, free, [(label, answer) for id_, label, answer in people if id_ in validation])

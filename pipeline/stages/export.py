@@ -29,6 +29,7 @@ def run(params: Params) -> None:
         params.export,
         best["temperature"],
         partial(reference.describe, best=best, params=params),
+        best.get("thresholds"),
     )
     figures = {
         precision: {

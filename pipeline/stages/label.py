@@ -14,6 +14,7 @@ from serving import bulk, corpus
 from serving.engine import Engine
 
 log = logging.getLogger("llambert")
+_SHOWN = 8  # labels
 UNUSABLE_ROWS = Table(LABELLED / "unusable.parquet", Unusable)
 
 
@@ -27,6 +28,7 @@ def run(params: Params) -> None:
         runtime=settings.runtime,
         max_batch_tokens=settings.max_batch_tokens,
         expect_labels=params.task.names,
+        expect_kind=params.task.kind,
     )
     engine.prove()
     total = min(_survey(params), settings.max_rows or 2**63)
@@ -34,7 +36,13 @@ def run(params: Params) -> None:
         raise UserError("there is no text to label: see label.corpus (the ingested corpus if null)")
     rows = ((document.id, document.text) for document in labelled.documents(params))
     parts = bulk.run(
-        rows, engine, LABELLED, shard_rows=settings.shard_rows, total=total, min_confidence=settings.min_confidence
+        rows,
+        engine,
+        LABELLED,
+        shard_rows=settings.shard_rows,
+        total=total,
+        min_confidence=settings.min_confidence,
+        top=settings.top,
     )
     count, seconds = sum(part.rows for part in parts), sum(part.seconds for part in parts)
     shares = {name: sum(part.counts[name] for part in parts) / count for name in engine.labels}
@@ -52,7 +60,8 @@ def run(params: Params) -> None:
             "runtime": engine.runtime,
         }
     )
-    shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    common = sorted(shares, key=lambda name: -shares[name])[:_SHOWN] if len(shares) > _SHOWN else list(shares)
+    shown = ", ".join([f"{name} {shares[name]:.1%}" for name in common] + ["..."] * (len(shares) > len(common)))
     log.info("label: %d texts in %s (%s)", count, LABELLED, shown)
 
 

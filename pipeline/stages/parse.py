@@ -4,9 +4,10 @@ Every sampled text becomes exactly one row: a label, or a rejection with its rea
 """
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ from pipeline.artifacts import (
 from pipeline.calibrating import Calibration
 from pipeline.consulting import Consulted
 from pipeline.errors import UserError
-from pipeline.params import FIRST, Params
+from pipeline.params import FIRST, Params, Parse, Task
+from pipeline.prompts import Variant
 
 log = logging.getLogger("llambert")
 Judged = dict[str, tuple[Response, parsing.Verdict]]  # by id
@@ -38,8 +40,8 @@ Judged = dict[str, tuple[Response, parsing.Verdict]]  # by id
 
 def run(params: Params) -> None:
     """Calibrate on the sample, judge every response."""
-    answered, sampled = list(RESPONSES), [replace(row, text="") for row in SAMPLE]
-    verdicts, calibration = _judged(answered, sampled, params)
+    sampled = [replace(row, text="") for row in SAMPLE]
+    verdicts, calibration = _verdicts(list(RESPONSES), params, _chosen(sampled))
     together = _consulted(verdicts, [row.id for row in sampled], params)
     verdicts = (
         {id_: (response, together.verdicts[id_]) for id_, (response, _) in verdicts.items()} if together else verdicts
@@ -60,20 +62,19 @@ def run(params: Params) -> None:
     teacher, unanswered = _sorted_out(known, verdicts)
     LABELS.write(labels)
     TEACHER.write(teacher)
-    even = {row.id for row in sampled if row.stratum == "uniform"}
-    uniform = [row for row in labels if row.id in even]
-    shares = Counter(row.label for row in uniform)
+    chosen = _chosen(sampled)
+    uniform = [row for row in labels if row.id not in chosen]
+    shares = Counter(name for row in uniform for name in params.task.shape.names(row.label))
     metrics("parse").write(
         {
             "labelled": len(labels),
             "rejected": len(rejected),
             "yield": share,
             "rejected_by_reason": dict(Counter(row.reason for row in rejected)),
-            "shares": {label: shares[label] / max(len(uniform), 1) for label in params.task.names},
+            "shares": {name: shares[name] / max(len(uniform), 1) for name in params.task.names},  # of sets: more than 1
             "mean_confidence": float(np.mean([row.confidence for row in uniform])) if uniform else None,
             "teacher": {"answered": len(teacher), "rejected": len(unanswered)},
-            "calibration": {"method": calibration.method, "log_loss": calibration.log_loss} if calibration else None,
-            "shift": calibration.shift.tolist() if calibration else None,
+            "calibration": calibration,
             "annotators": together.figures if together else None,
         }
     )
@@ -83,14 +84,13 @@ def run(params: Params) -> None:
 def labels_of(answered: list[Response], sampled: Iterable[Sampled], params: Params) -> list[Label]:
     """Labels of a sample that is still growing; calibrated, where that is asked for, on its uniform part."""
     rows = list(sampled)
-    verdicts, _ = _judged(answered, rows, params)
+    verdicts, _ = _verdicts(answered, params, _chosen(rows))
     return _sorted_out(((row.id, row.split) for row in rows), verdicts)[0]
 
 
-def _judged(answered: list[Response], sampled: Iterable[Sampled], params: Params) -> tuple[Judged, Calibration | None]:
-    chosen = {row.id for row in sampled if row.stratum != "uniform"}
-    calibration = _calibration([row for row in answered if row.id not in chosen], params)
-    return {row.id: (row, verdict) for row, verdict in _judge(answered, params, calibration)}, calibration
+def _chosen(sampled: Iterable[Sampled]) -> set[str]:
+    """Texts that were picked for what they teach, so that nothing is estimated from them."""
+    return {row.id for row in sampled if row.stratum != "uniform"}
 
 
 def _consulted(first: Judged, sample: list[str], params: Params) -> Consulted | None:
@@ -101,8 +101,8 @@ def _consulted(first: Judged, sample: list[str], params: Params) -> Consulted | 
     unsure = params.model_copy(update={"parse": params.parse.model_copy(update={"min_confidence": 0.0})})
     said = {FIRST: {id_: verdict for id_, (_, verdict) in first.items()}}
     for name in params.annotators:
-        own, answered = unsure.asking(name), list(consulted(name))
-        said[name] = {row.id: verdict for row, verdict in _judge(answered, own, _calibration(answered, own))}
+        verdicts, _ = _verdicts(list(consulted(name)), unsure.asking(name))
+        said[name] = {id_: verdict for id_, (_, verdict) in verdicts.items()}
     OPINIONS.write(
         Opinion(id_, name, verdict.label, verdict.confidence)
         for name, of in said.items()
@@ -119,19 +119,71 @@ def _consulted(first: Judged, sample: list[str], params: Params) -> Consulted | 
     return found
 
 
-def _judge(
-    answered: list[Response], params: Params, calibration: Calibration | None
-) -> Iterator[tuple[Response, parsing.Verdict]]:
-    parser = parsing.TextParser(params.task, params.annotate.prompt.reasoning)
+def _verdicts(
+    answered: list[Response], params: Params, chosen: Collection[str] = ()
+) -> tuple[Judged, dict[str, Any] | None]:
+    """By id, and how the answers were calibrated, which those on `chosen` texts have no part in.
+
+    Of kind multi, the answers on each label by themselves first.
+    """
+    gold = {row.id: row.label for row in GOLD if row.split == "validation"}
+    if params.task.kind != "multi":
+        even = [row for row in answered if row.id not in chosen]
+        calibration = _calibration(even, params.task, params.parse, gold)
+        judged = _judge(answered, params, params.parse, calibration)
+        return {response.id: (response, verdict) for response, verdict in judged}, _figures(calibration)
+    if params.requests_per_text == 1:
+        return {row.id: (row, parsing.from_set(row.answer, params.task)) for row in answered}, None
+    return _each_label(answered, params, gold)
+
+
+def _figures(found: Calibration | None) -> dict[str, Any] | None:
+    return {"method": found.method, "log_loss": found.log_loss, "shift": found.shift.tolist()} if found else None
+
+
+def _each_label(
+    answered: list[Response], params: Params, gold: Mapping[str, str]
+) -> tuple[Judged, dict[str, Any] | None]:
+    task, said = params.task, defaultdict[str, list[tuple[Response, parsing.Verdict]]](list)
+    methods: dict[str, str] = {}
+    of_label = defaultdict[str | None, list[Response]](list)
     for row in answered:
+        of_label[Variant.from_json(row.variant or "").label].append(row)
+    for label in task.names:
+        truth = {id_: "yes" if label in task.shape.names(names) else "no" for id_, names in gold.items()}
+        share = None if params.parse.prior is None else params.parse.prior[label]
+        prior = None if share is None else {"no": 1 - share, "yes": share}
+        parse = params.parse.model_copy(update={"prior": prior, "min_confidence": 0.0})
+        calibration = _calibration(of_label[label], task.asked, parse, truth)
+        methods[label] = calibration.method if calibration else "none"
+        for row, verdict in _judge(of_label[label], params, parse, calibration):
+            said[row.id].append((row, verdict))
+    verdicts = {}
+    for id_, rows in said.items():
+        verdict = parsing.together([verdict for _, verdict in rows], task, params.parse)
+        failed = next((row for row, one in rows if one.label is None), rows[0][0])
+        verdicts[id_] = replace(failed, key=" ".join(row.key for row, _ in rows)), verdict
+    kinds = set(methods.values())
+    return verdicts, {"method": kinds.pop() if len(kinds) == 1 else "some", "log_loss": {}, "by_label": methods}
+
+
+def _judge(
+    answered: list[Response], params: Params, parse: Parse, calibration: Calibration | None
+) -> Iterator[tuple[Response, parsing.Verdict]]:
+    task = params.task.asked
+    parser = parsing.TextParser(task, params.annotate.prompt.reasoning)
+    for row in answered:
+        if row.purpose == "content_free":
+            continue
         if row.log_probabilities is None or calibration is None:
             yield row, parser.parse(row.answer, row.finish_reason)
-        elif row.purpose != "content_free":
-            probabilities = calibration(np.array(row.log_probabilities))
-            yield row, parsing.from_probabilities(probabilities, params.task, params.parse)
+        else:
+            yield row, parsing.from_probabilities(calibration(np.array(row.log_probabilities)), task, parse)
 
 
-def _calibration(answered: list[Response], params: Params) -> Calibration | None:
+def _calibration(
+    answered: list[Response], task: Task, parse: Parse, validation: Mapping[str, str]
+) -> Calibration | None:
     """What removes the LLM's preference for a label; None where no answer has log-probabilities."""
     scores = {
         purpose: {
@@ -143,7 +195,7 @@ def _calibration(answered: list[Response], params: Params) -> Calibration | None
     }
     if not any(scores.values()):
         return None
-    gold = {row.id: row.label for row in GOLD if row.split == "validation" and row.id in scores["gold"]}
+    gold = {id_: label for id_, label in validation.items() if id_ in scores["gold"]}
     found = calibrating.calibrate(
         calibrating.Scores(
             sample=np.array(list(scores["sample"].values())),
@@ -151,12 +203,12 @@ def _calibration(answered: list[Response], params: Params) -> Calibration | None
             gold=np.array([scores["gold"][id_] for id_ in gold]),
             truth=list(gold.values()),
         ),
-        params.parse,
-        params.task.names,
+        parse,
+        task.names,
     )
     if found.log_loss:
         log.info("parse: calibration %s (log loss on validation gold: %s)", found.method, _listed(found.log_loss))
-    elif params.parse.calibration == "auto":
+    elif parse.calibration == "auto":
         log.info("parse: no calibration: there is too little validation gold to tell whether one helps")
     return found
 

@@ -118,7 +118,7 @@ def _judge(
     said = np.array(_labels(EXPORT, params, list(texts.values())))
     gate = params.register_
     checks = [
-        registering.not_collapsed(said.tolist(), reference.tolist(), gate.min_predicted_share),
+        registering.not_collapsed(said.tolist(), reference.tolist(), gate.min_predicted_share, params.task.shape),
         registering.beats_tfidf(float((said == reference).mean()), best["tfidf_accuracy"], gate.min_gain_over_tfidf),
     ]
     champion = registry.get(CHAMPION)
@@ -138,10 +138,13 @@ def _against(
     number = str(champion.version)
     try:
         directory = registry.download(champion)
-        theirs = Json(directory / "manifest.json").read()["labels"]
+        manifest = Json(directory / "manifest.json").read()
+        theirs, kind = manifest["labels"], manifest.get("kind", "single")
         before = np.array(_labels(directory, params, texts))
     except UserError as error:
         return registering.incomparable(number, str(error))
+    if kind != params.task.kind:
+        return registering.incomparable(number, f"it is of task.kind {kind}, this model of {params.task.kind}")
     if set(theirs) != set(params.task.names):
         return registering.incomparable(number, f"it has the labels {theirs}, this model has {params.task.names}")
     return registering.beats_champion(
@@ -155,7 +158,7 @@ def _labels(directory: Path, params: Params, texts: Sequence[str]) -> list[str]:
     has = Json(directory / "manifest.json").read()["precisions"]
     precision = params.label.precision if params.label.precision in has else next(iter(has))
     engine = Engine.open(directory, precision, max_batch_tokens=params.label.max_batch_tokens)
-    return [engine.labels[i] for i in engine.classify(texts).argmax(axis=1)]
+    return engine.shape.decide(engine.classify(texts)).labels
 
 
 def _dump(params: Params) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def run(params: Params, candidate: str) -> None:
     encoder, start = params.encoders[name], time.perf_counter()
     data = _data(params)
     phases = data.phases(recipe, encoder.soft_labels)
-    learner = Learner(name, encoder, int(seed), data.labels, _unlabelled)
+    learner = Learner(name, encoder, int(seed), data.labels, _unlabelled, kind=data.kind)
     teachers = CHECKPOINTS / f"{candidate}.teachers"
     if recipe in training.TAUGHT and params.train.student:
         phases = learning.taught(recipe, _teachers(learner, params, teachers), phases, params.train.student)
@@ -44,7 +44,8 @@ def run(params: Params, candidate: str) -> None:
     details = learner.learn(phases, built)
     facts: dict[str, Any] = {
         "candidate": candidate, "encoder": name, "kind": encoder.kind, "recipe": recipe, "seed": int(seed),
-        "labels": data.labels, "texts": {phase.name: len(phase.train) for phase in phases}, "history": [],
+        "labels": data.labels, "task": data.kind, "history": [],
+        "texts": {phase.name: len(phase.train) for phase in phases},
     }  # fmt: skip
     facts |= {"seconds": time.perf_counter() - start} | details
     Json(built / "candidate.json").write(facts)
@@ -66,7 +67,9 @@ def _data(params: Params) -> Data:
     if params.train.strong is not None:
         read = people.read(params.train.strong, "train", params.task, params.ingest.max_chars, "train.strong")
         strong = [row for row in read[0] if row.text_hash not in evaluation]
-    return Data(params.task.names, {row.id: row.text for row in sample}, list(LABELS), gold, strong)
+    return Data(
+        params.task.names, {row.id: row.text for row in sample}, list(LABELS), gold, strong, kind=params.task.kind
+    )
 
 
 def _unlabelled(count: int) -> list[str]:

@@ -97,7 +97,8 @@ class Service:
         engine = served.loaded.engine
         about = {name: str(value or "") for name, value in _model(served).items()}
         labels = to_json(engine.labels).decode()
-        return Response(arrow.answer(probabilities, engine.labels, about | {"labels": labels}), media_type=ARROW)
+        about |= {"labels": labels, "kind": engine.shape.kind}
+        return Response(arrow.answer(probabilities, engine.shape, about), media_type=ARROW)
 
     def _admit(self) -> Served:
         """The model that answers, if there is one and its queue has room.
@@ -157,12 +158,11 @@ class Service:
             return probabilities
 
     def _count(self, served: Served, texts: Sequence[str], probabilities: Floats) -> None:
-        labels = served.loaded.engine.labels
-        best = probabilities.argmax(axis=1)
-        for label, count in zip(labels, np.bincount(best, minlength=len(labels)), strict=True):
+        shape = served.loaded.engine.shape
+        for label, count in zip(shape.labels, shape.given(probabilities).sum(axis=0), strict=True):
             self.keeper.metrics.labels.labels(label).inc(int(count))
         self.keeper.metrics.texts.inc(len(texts))
-        self.keeper.follow(texts, [labels[i] for i in best])
+        self.keeper.follow(texts, shape.decide(probabilities).labels)
 
     async def model(self, request: Request) -> Response:
         """What is known of the model."""
@@ -174,6 +174,8 @@ class Service:
         about = Model(
             **_model(served),
             labels=manifest.labels,
+            kind=manifest.kind,
+            thresholds=manifest.thresholds,
             precision=engine.precision,
             runtime=engine.runtime,
             max_tokens=manifest.max_tokens,
@@ -241,13 +243,19 @@ def _model(served: Served) -> dict[str, Any]:
 
 
 def _results(served: Served, probabilities: Floats) -> dict[str, Any]:
-    labels = served.loaded.engine.labels
+    shape = served.loaded.engine.shape
+    decided = shape.decide(probabilities)
     rows = np.round(probabilities.astype(np.float64), 6).tolist()
-    best = probabilities.argmax(axis=1).tolist()
-    results = [
-        {"label": labels[i], "confidence": row[i], "probabilities": dict(zip(labels, row, strict=True))}
-        for i, row in zip(best, rows, strict=True)
+    sure = np.round(decided.confidence.astype(np.float64), 6).tolist()
+    results: list[dict[str, Any]] = [
+        {"label": label, "confidence": one, "probabilities": dict(zip(shape.labels, row, strict=True))}
+        for label, one, row in zip(decided.labels, sure, rows, strict=True)
     ]
+    if shape.kind == "multi":
+        results = [result | {"labels": shape.names(result["label"])} for result in results]
+    if decided.scores is not None:
+        scores = np.round(decided.scores.astype(np.float64), 6).tolist()
+        results = [result | {"score": score} for result, score in zip(results, scores, strict=True)]
     return {"model": _model(served), "results": results}
 
 

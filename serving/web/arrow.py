@@ -5,13 +5,13 @@ decompressed or its dictionaries are applied. So: one column of plain strings, n
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-import numpy as np
 import pyarrow as pa
 from flatbuffers import table
 
 from serving.runtimes import Floats
+from serving.shapes import Shape
 from serving.web.intake import Refused
 
 _BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, struct.error, IndexError)
@@ -78,14 +78,21 @@ def _check_schema(schema: pa.Schema) -> None:
         raise Refused(422, "the stream must have one column, 'text', of the type string or large_string", field="text")
 
 
-def answer(probabilities: Floats, labels: Sequence[str], about: Mapping[str, str]) -> bytes:
-    """A stream with label, confidence and probabilities (in the order of the metadata's `labels`) of each text."""
-    best = probabilities.argmax(axis=1)
+def answer(probabilities: Floats, shape: Shape, about: Mapping[str, str]) -> bytes:
+    """A stream with label, confidence and probabilities (in the order of the metadata's `labels`) of each text.
+
+    Of kind multi there is a list of labels beside the label, of kind ordinal a score.
+    """
+    decided = shape.decide(probabilities)
     columns = {
-        "label": pa.DictionaryArray.from_arrays(pa.array(best.astype(np.int32)), pa.array(labels)).cast(pa.string()),
-        "confidence": pa.array(probabilities.max(axis=1)),
-        "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), len(labels)),
+        "label": pa.array(decided.labels, pa.string()),
+        "confidence": pa.array(decided.confidence),
+        "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), len(shape.labels)),
     }
+    if shape.kind == "multi":
+        columns["labels"] = pa.array(list(map(shape.names, decided.labels)), pa.list_(pa.string()))
+    if decided.scores is not None:
+        columns["score"] = pa.array(decided.scores)
     batch = pa.RecordBatch.from_pydict(columns, metadata=dict(about))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:

@@ -152,8 +152,8 @@ class Keeper:
             pieces, owners = await asyncio.to_thread(engine.pieces, texts)
             with shadow.batcher.ticket(pieces, len(engine.labels)) as ticket:
                 await ticket.done
-            given = engine.probabilities(ticket.scores, owners, len(texts)).argmax(axis=1)
-        agreeing = sum(engine.labels[one] == other for one, other in zip(given, labels, strict=True))
+            given = engine.shape.decide(engine.probabilities(ticket.scores, owners, len(texts))).labels
+        agreeing = sum(one == other for one, other in zip(given, labels, strict=True))
         self.metrics.shadow.labels("true").inc(agreeing)
         self.metrics.shadow.labels("false").inc(len(texts) - agreeing)
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from serving.schemas import Frozen
+from serving.shapes import Kind
 
 
 def _listed(value: object) -> object:
@@ -33,9 +34,11 @@ class _Answer(BaseModel):
 class Result(_Answer):
     """What the model says of a text."""
 
-    label: str
-    confidence: Annotated[float, Field(ge=0, le=1)]  # the label's probability
+    label: str  # of kind multi several, joined by |, or "none"
+    confidence: Annotated[float, Field(ge=0, le=1)]  # the label's probability; of several that of the least sure one
     probabilities: dict[str, float]  # of every label, to six digits
+    labels: list[str] | None = None  # of kind multi alone
+    score: float | None = None  # of kind ordinal alone: the expected place on the scale
 
 
 class ModelVersion(_Answer):
@@ -65,6 +68,8 @@ class Model(ModelVersion):
     """What is known of the model that answers."""
 
     labels: list[str]
+    kind: Kind  # single, multi or ordinal
+    thresholds: list[float] | None  # of kind multi: probabilities from which labels are given; null: 0.5
     precision: str
     runtime: str
     max_tokens: int  # of a text; what is beyond is cut as `truncation` says
