@@ -168,7 +168,7 @@ def test_what_people_answer_is_taken_over_and_what_they_call_unclear_stays() -> 
     assert all(row.reason == "deferred" and row.text == f"text {row.id[1:]}" for row in queue)
     assert all(row.suggested in (None, *LABELS) and row.suggested != row.label for row in queue)
     assert any(row.suggested for row in queue)
-    REVIEW.write([*queue, artifacts.Review("c1", "text 1", "positive", 0.9, "likely_wrong", None)])
+    REVIEW.write([*queue, artifacts.ToReview("c1", "text 1", "positive", 0.9, "likely_wrong", None)])
     with REVIEWED.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "note", "time"])

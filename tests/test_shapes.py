@@ -120,7 +120,7 @@ def test_targets_of_sets() -> None:
     gold = [Gold(f"g{i}", "t", "h", label, "train") for i, label in enumerate(["none", "sport|money"])]
     gold += [Gold("v", "t", "h", "politics", "validation")]
     llm = [Label("s", "sport", [0.9, 0.2, 0.4], 0.6, "train", "k")]
-    phase = Data(TOPICS, {"s": "t"}, llm, gold, "multi").phases("gold", True)[0]
+    phase = Data(TOPICS, {"s": "t"}, llm, gold, kind="multi").phases("gold", True)[0]
     assert phase.train.targets.tolist() == [[0, 0, 0], [1, 0, 1]]
     assert isinstance(phase.train, training.Examples)
 

@@ -115,7 +115,9 @@ class _Growth:
         params, settings = self.params, self.settings
         labels = parse.labels_of(asked.responses, self.sample.rows, params)
         encoder = params.encoders[settings.candidate]
-        data = Data(params.task.names, {row.id: row.text for row in self.sample.rows}, labels, [])
+        data = Data(
+            params.task.names, {row.id: row.text for row in self.sample.rows}, labels, [], kind=params.task.kind
+        )
         phase = data.phases("llm", encoder.soft_labels)[0]
         rest = self.sample.frame.rest if settings.strategy == "uncertain" else []
         texts = [document.text for document in [*self.sample.frame.held_out, *rest]]
