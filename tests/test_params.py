@@ -52,7 +52,7 @@ CASES = [
     ("sample__held_out_share", 0, "sample.held_out_share: Input should be greater than 0 (got 0)"),
     ("task__labels", {"good": []}, "task: at least two labels are needed (got ['good'])"),
     ("task__labels", {"good": [], "bad": ["Good"]}, "task: 'good' stands for both 'good' and 'bad'"),
-    ("task__labels", {0: [], "one": []}, "task.labels.0.[key]: Input should be a valid string (got 0)"),
+    ("task__labels", {0.5: [], "one": []}, "task.labels.0.5.[key]: Input should be a valid string (got 0.5)"),
     ("task__labels", {"good": [""], "bad": []}, "task.labels.good.0: String should have at least 1 character (got '')"),
     ("task__name", "../x", "task.name: String should match pattern '^[A-Za-z][A-Za-z0-9_]*$' (got '../x')"),
     ("annotate__prompt__user", "Is it?", "annotate.prompt: `{text}` must stand exactly once, in `user`"),
