@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.params import Endpoint, Params, Source
 
 _TEMPLATE = Path(dag.__file__).with_name("template")
-_IGNORED = ".llambert/\nmlflow.db\nmlartifacts/\n"
+_IGNORED = ".llambert/\nmlflow.db\nmlartifacts/\ndrift/\n"
 _NEXT = """{directory} is a project. Now:
   1. put your texts at data/corpus.csv (columns id, text), or let params.yaml point at them
   2. put a few hundred texts that people labelled at data/gold_train.csv and data/gold_test.csv (id, text, label),
