@@ -38,7 +38,8 @@ def render(params: Params, code: str | None = None) -> str:
         if stage and stage not in there:
             continue
         if deps := _DEPS.match(line):
-            items = [item for item in deps[1].split(", ") if _given(item, params) and item not in missing]
+            given = (item for item in deps[1].split(", ") if _given(item, params) and item not in missing)
+            items = [_resolved(item, params) for item in given]
             lines += _deps(items, stage, code)
         elif named := _PARAMS.match(line):
             kept = [
@@ -112,6 +113,14 @@ def sources(module: str) -> list[str]:
 def _given(item: str, params: Params) -> bool:
     match = OPTIONAL.search(item)
     return match is None or getattr(getattr(params, match[1]), match[2]) is not None
+
+
+def _resolved(item: str, params: Params) -> str:
+    """DVC fills in what stands in params.yaml; a default that does not is written out."""
+    match = OPTIONAL.search(item)
+    if match is None or not _absent(params, f"{match[1]}.{match[2]}.path"):
+        return item
+    return str(getattr(getattr(params, match[1]), match[2]).path)
 
 
 @cache

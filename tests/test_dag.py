@@ -121,3 +121,11 @@ def test_a_project_without_gold_does_not_depend_on_gold() -> None:
     assert "ingest.corpus.path" in text
     assert "gold_t" not in text
     assert "pipeline/" not in text.replace("python -m pipeline", "")
+
+
+def test_a_path_that_is_a_default_is_written_out_for_dvc_knows_no_defaults() -> None:
+    settings = params.load(ROOT / "params.yaml")
+    default = params.Certify.model_validate({})
+    assert "deps: [labels, data/gold_corpus.csv]" in dag.render(settings.model_copy(update={"certify": default}))
+    given = params.Certify.model_validate({"gold": {"path": "gold.csv"}})
+    assert 'deps: [labels, "${certify.gold.path}"]' in dag.render(settings.model_copy(update={"certify": given}))
