@@ -14,7 +14,7 @@ from typing import get_args
 import machine
 import numpy as np
 
-from pipeline import finetuning
+from pipeline import predicting
 from pipeline.artifacts import GOLD, MODELS, Json
 from serving.tokenizing import TextTokenizer, Truncation
 
@@ -37,7 +37,7 @@ def main() -> None:
         long = np.array([len(ids) > max_tokens for ids in whole(texts)])
         rows = []
         for truncation in get_args(Truncation):
-            given = finetuning.logits(directory, texts, max_tokens, truncation).argmax(axis=1)
+            given = predicting.logits(directory, texts, max_tokens, truncation).argmax(axis=1)
             right = given == truth
             rows.append({"truncation": truncation, "all": float(right.mean()), "long": float(right[long].mean())})
     print(f"{len(texts)} texts, {long.mean():.0%} longer than {max_tokens} tokens; trained with {facts['truncation']}")

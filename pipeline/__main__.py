@@ -8,6 +8,8 @@ from pathlib import Path
 from cyclopts import App, Parameter
 
 import pipeline
+from pipeline import groups
+from pipeline.groups import say
 from pipeline.options import Options as DriftOptions
 from pipeline.review import cli as review
 from serving.__main__ import speaking
@@ -95,7 +97,7 @@ def label(
     if input is None and output is None and not options.another_task:
         _stage("label")()
     else:
-        _say(commands.label(input, output, options))
+        say(commands.label(input, output, options))
 
 
 @app.command(group="Projects")
@@ -109,7 +111,7 @@ def init(directory: Path) -> None:
     """
     from pipeline.commands import project
 
-    _say(project.init(directory))
+    say(project.init(directory))
 
 
 @app.command(group="Projects")
@@ -117,7 +119,7 @@ def check() -> None:
     """Check params, files, columns, models and disk before any work."""
     from pipeline.commands import project
 
-    _say(project.check())
+    say(project.check())
 
 
 @app.command(group="Projects")
@@ -131,7 +133,7 @@ def dag(*, code: str | None = None) -> None:
     """
     from pipeline.commands import project
 
-    _say(project.write_dag(code))
+    say(project.write_dag(code))
 
 
 @app.command(group="Projects")
@@ -139,7 +141,7 @@ def results() -> None:
     """Print the three numbers of the last run, what the gate said, and where the report is."""
     from pipeline.commands import project
 
-    _say(project.results())
+    say(project.results())
 
 
 @app.command(group="Projects")
@@ -157,7 +159,7 @@ def queue(*, size: int = 500, folds: int = 5, seed: int = 0) -> None:
     """
     from pipeline.commands import queue as commands
 
-    _say(commands.queue(size, folds, seed))
+    say(commands.queue(size, folds, seed))
 
 
 @app.command(group="Projects")
@@ -165,100 +167,11 @@ def plan() -> None:
     """Say what the LLM and the encoder will cost in requests, tokens, money and time, before anything is paid."""
     from pipeline.commands import plan as commands
 
-    _say(commands.plan())
+    say(commands.plan())
 
 
-responses = App(name="responses", help="Show the LLM's stored answers: counts, cost, failures.", group="Projects")
-app.command(responses)
-
-
-@responses.default
-def show_responses() -> None:
-    """Show counts, tokens, cost and failures for each model."""
-    from pipeline.commands import responses as commands
-
-    _say(commands.show())
-
-
-@responses.command(name="export")
-def export_responses(file: Path) -> None:
-    """Write all stored answers to a file, for others to import.
-
-    Parameters
-    ----------
-    file
-        Ends in .parquet or .jsonl.
-    """
-    from pipeline.commands import responses as commands
-
-    _say(commands.export(file))
-
-
-@responses.command(name="import")
-def import_responses(file: Path) -> None:
-    """Add exported answers to the store, so that nobody pays for them again; what is there is kept.
-
-    Parameters
-    ----------
-    file
-        Ends in .parquet or .jsonl.
-    """
-    from pipeline.commands import responses as commands
-
-    _say(commands.import_(file))
-
-
-gold = App(name="gold", help="Gold drawn from the corpus, to certify its labels (docs/certify.md).", group="Projects")
-app.command(gold)
-
-
-@gold.command(name="sample")
-def gold_sample(count: int, *, sheet: Path = Path("data/gold_sheet.csv")) -> None:
-    """Write a sheet of texts for people to label, drawn uniformly from the corpus.
-
-    Parameters
-    ----------
-    count
-        Gold texts wanted in all, those labelled before included.
-    sheet
-        A CSV that is not there yet.
-    """
-    from pipeline.commands import gold as commands
-
-    _say(commands.sample(count, sheet))
-
-
-@gold.command(name="add")
-def gold_add(sheet: Path) -> None:
-    """Check a labelled sheet and add its labels to certify.gold, whole or not at all.
-
-    Parameters
-    ----------
-    sheet
-        A CSV with the columns id and label.
-    """
-    from pipeline.commands import gold as commands
-
-    _say(commands.add(sheet))
-
-
-@gold.command(name="power")
-def gold_power(*, width: float, accuracy: float | None = None) -> None:
-    """Say how many gold texts an interval of accuracy needs to be narrow enough.
-
-    Parameters
-    ----------
-    width
-        Of the interval, high minus low, such as 0.05.
-    accuracy
-        Expected. None: the mean confidence of the labels.
-    """
-    from pipeline.commands import gold as commands
-
-    _say(commands.power(width, accuracy))
-
-
-app.command(review.app)
+for _group in (groups.responses, groups.gold, review.app):
+    app.command(_group)
 
 
 @app.command(group="Models")
@@ -275,7 +188,7 @@ def drift(input: str, *, options: DriftOptions = _DRIFT) -> None:
     from pipeline.commands import drift as commands
 
     text, drifted = commands.drift(input, options)
-    _say(text)
+    say(text)
     if drifted and options.fail:
         sys.exit(1)
 
@@ -285,7 +198,7 @@ def models() -> None:
     """List the registered versions: aliases, accuracy, and what the gate said."""
     from pipeline.commands import models as commands
 
-    _say(commands.models())
+    say(commands.models())
 
 
 @app.command(group="Models")
@@ -301,7 +214,7 @@ def promote(version: str = "challenger", *, force: bool = False) -> None:
     """
     from pipeline.commands import models as commands
 
-    _say(commands.promote(version, force=force))
+    say(commands.promote(version, force=force))
 
 
 @app.command(group="Models")
@@ -309,7 +222,7 @@ def rollback() -> None:
     """Give the alias champion back to the version that had it before. Repeated, it goes further back."""
     from pipeline.commands import models as commands
 
-    _say(commands.rollback())
+    say(commands.rollback())
 
 
 @app.command(group="Models")
@@ -323,11 +236,7 @@ def label_text(*texts: str) -> None:
     """
     from pipeline.commands import models as commands
 
-    _say(commands.label_text(*texts))
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    say(commands.label_text(*texts))
 
 
 def main() -> None:

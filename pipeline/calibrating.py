@@ -7,7 +7,8 @@ import numpy as np
 
 from pipeline import scoring
 from pipeline.params import Parse
-from pipeline.scoring import Floats, softmax
+from pipeline.scoring import Floats
+from serving.shapes import softmax
 
 _ENOUGH = 20  # gold texts; fewer decide nothing
 

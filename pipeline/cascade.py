@@ -14,7 +14,8 @@ from pipeline.artifacts import BEST, GOLD, LABELS, PREDICTIONS, TEACHER, Predict
 from pipeline.deferring import Opinions, Path, Prices, Scores, Trust
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.scoring import Floats, softmax
+from pipeline.scoring import Floats
+from serving.shapes import softmax
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.scoring import Floats, Ints, softmax
+from pipeline.scoring import Floats, Ints
+from serving.shapes import softmax
 
 Family = Literal["alone", "weights", "weights by label", "agreements"]
 _RIDGES = (30.0, 3.0, 0.3)  # strong to weak, in units of the summed log loss

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.scoring import Floats, Ints
+from pipeline.scoring import Floats, Ints, wilson
 
 _RESAMPLES = 2000
 
@@ -95,18 +95,6 @@ def plain_vote(answers: Ints, labels: int) -> Ints:
     most = np.where(answers >= 0, np.take_along_axis(cast, np.maximum(answers, 0), axis=1), -1)
     vote: Ints = answers[np.arange(len(answers)), most.argmax(axis=1)]
     return vote
-
-
-def wilson(hits: int, total: int, level: float) -> dict[str, float]:
-    """A share with Wilson's score interval, [0, 1] where nothing was seen."""
-    from scipy.stats import norm
-
-    if not total:
-        return {"value": 0.0, "low": 0.0, "high": 1.0}
-    z, share = float(norm.ppf((1 + level) / 2)), hits / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * float(np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)))
-    return {"value": share, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
 
 
 def _phi(counts: Ints) -> Floats:

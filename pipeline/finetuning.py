@@ -25,10 +25,10 @@ from pipeline import computing, losses
 from pipeline.errors import UserError
 from pipeline.params import Transformer
 from pipeline.training import Floats, Phase
-from serving import batching, shapes
+from serving import shapes
 from serving.progress import Advance, progress
 from serving.shapes import Kind, Shape
-from serving.tokenizing import TextTokenizer, Truncation, mean_of_pieces
+from serving.tokenizing import TextTokenizer
 
 _COMPLETE = "complete"  # a file written into a checkpoint when all its other files are there
 _CHECKPOINTS_KEPT = 3  # the best, the last, and the one being written
@@ -196,26 +196,6 @@ def load(start: str, labels: list[str], max_tokens: int) -> tuple[Any, Any]:
     if max_tokens > positions:
         raise UserError(f"encoder '{start}' reads {positions} tokens at most: lower max_tokens (got {max_tokens})")
     return model, tokenizer
-
-
-def logits(
-    directory: Path, texts: list[str], max_tokens: int, truncation: Truncation, max_batch_tokens: int = 8192
-) -> Floats:
-    """Logits (texts, labels) of a saved model, in torch and full precision; batches sorted by length."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_float32_matmul_precision("medium" if device.type == "cpu" else "highest")
-    model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True).eval().to(device)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    ids, owners = TextTokenizer(directory / "tokenizer.json", max_tokens, truncation).pieces(texts)
-    result = np.zeros((len(ids), model.config.num_labels), dtype=np.float32)
-    with progress("evaluate", len(ids)) as advance, torch.inference_mode():
-        for rows in batching.plan([len(row) for row in ids], max_batch_tokens):
-            inputs, mask = batching.pad([ids[i] for i in rows], tokenizer.pad_token_id)
-            computing.choose_attention(model, device.type, inputs.shape[1])
-            out = model(torch.from_numpy(inputs).to(device), attention_mask=torch.from_numpy(mask).to(device))
-            result[rows] = out.logits.float().cpu().numpy()
-            advance(len(rows))
-    return mean_of_pieces(result, owners, len(texts)).astype(np.float64)
 
 
 def watch(patience: int, advance: Advance) -> TrainerCallback:

@@ -18,9 +18,8 @@ import numpy as np
 from pipeline import teaching, tfidf, training, weights
 from pipeline.artifacts import CHECKPOINTS, MODELS, Json
 from pipeline.params import Student, Tfidf, Transformer
-from pipeline.scoring import softmax
 from pipeline.training import Floats, Phase
-from serving.shapes import Kind
+from serving.shapes import Kind, softmax
 
 log = logging.getLogger("llambert")
 
@@ -53,10 +52,10 @@ class Learner:
             with TemporaryDirectory() as place:
                 _baseline(self, self.encoder, phases, Path(place))
                 return softmax(tfidf.logits(Path(place), texts))
-        from pipeline import finetuning
+        from pipeline import predicting
 
         work, _ = _phases(self, self.encoder, phases)
-        return softmax(finetuning.logits(work, texts, self.encoder.max_tokens, self.encoder.truncation))
+        return softmax(predicting.logits(work, texts, self.encoder.max_tokens, self.encoder.truncation))
 
 
 def taught(recipe: str, learners: list[Learner], phases: list[Phase], student: Student) -> list[Phase]:

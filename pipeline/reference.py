@@ -11,11 +11,11 @@ import numpy as np
 from pipeline import sampling
 from pipeline.artifacts import CORPUS, PREDICTIONS, SAMPLE, Document, Prediction
 from pipeline.params import Params
-from pipeline.scoring import softmax
 from serving import profiles
 from serving.drifting import MIN_TEXTS
 from serving.engine import Engine
 from serving.profiles import Profile, Scored
+from serving.shapes import softmax
 
 log = logging.getLogger("llambert")
 _SEED = 9  # another one than that of the sample and of the parity texts

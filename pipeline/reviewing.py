@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from pipeline import scoring
 from pipeline.errors import UserError
 
 UNCLEAR = "unclear"  # the class of people's own: mixed, neither, or not to be told
@@ -181,19 +182,16 @@ def sides(errors: Sequence[tuple[str, str, str]], total: int, level: float) -> d
     Args:
         errors: (model's label, gold, a person's label) of the errors looked at, drawn uniformly from all.
         total: number of all errors. If all were looked at the shares are exact, else they have Wilson's interval
-            (Wilson 1927), which takes no account of `total` and so is a little too wide.
+            which takes no account of `total` and so is a little too wide.
         level: of the interval.
     """
-    from scipy.stats import binomtest
-
     counts = Counter(_side(*error) for error in errors)
     found = {}
     for side in ("model", "gold", "another", UNCLEAR) if errors else ():
-        share = counts[side] / len(errors)
-        found[side] = {"count": counts[side], "value": share, "low": share, "high": share}
-        if len(errors) < total:
-            bounds = binomtest(counts[side], len(errors)).proportion_ci(level, "wilson")
-            found[side] |= {"low": float(bounds.low), "high": float(bounds.high)}
+        share = scoring.wilson(counts[side], len(errors), level)
+        if len(errors) == total:
+            share |= {"low": share["value"], "high": share["value"]}
+        found[side] = {"count": counts[side], **share}
     return found
 
 

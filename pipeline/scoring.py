@@ -11,18 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.params import Evaluate
+from serving.shapes import softmax
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 _ECE_BINS = 15
-
-
-def softmax(logits: Floats) -> Floats:
-    """Along the last axis, safe for large values."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    total: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return total
 
 
 def confusion(reference: Ints, predicted: Ints, labels: int) -> Ints:
@@ -129,6 +123,16 @@ def expected_calibration_error(probabilities: Floats, reference: Ints) -> float:
     """Mean distance between confidence and accuracy over the bins, weighted by texts (Naeini et al. 2015)."""
     bins = reliability(probabilities, reference)
     return float(sum(row["texts"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(reference))
+
+
+def wilson(hits: int, total: int, level: float) -> dict[str, float]:
+    """A share with Wilson's score interval (Wilson 1927): value, low, high; [0, 1] where nothing was seen."""
+    from scipy.stats import binomtest
+
+    if not total:
+        return {"value": 0.0, "low": 0.0, "high": 1.0}
+    bounds = binomtest(hits, total).proportion_ci(level, "wilson")
+    return {"value": hits / total, "low": float(bounds.low), "high": float(bounds.high)}
 
 
 def over_seeds(values: Sequence[float], level: float) -> dict[str, float | int | None]:

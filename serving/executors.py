@@ -13,7 +13,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from serving import bulk, cores
+from serving import bulk, cores, layout
 from serving.engine import Engine
 from serving.errors import UserError
 from serving.precisions import PrecisionName, RuntimeName
@@ -21,7 +21,7 @@ from serving.records import Unusable
 from serving.schemas import Part
 from serving.targets import Target, open_target
 
-Submit = Callable[[int, Sequence[bulk.Row], Sequence[Unusable]], Future[Part]]
+Submit = Callable[[int, Sequence[layout.Row], Sequence[Unusable]], Future[Part]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Worker:
         )
         self._engine.prove()
 
-    def label(self, shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Part:
+    def label(self, shard: int, rows: Sequence[layout.Row], unusable: Sequence[Unusable]) -> Part:
         """Label one shard and publish it."""
         task = self._task
         return bulk.label_shard(shard, rows, self._engine, self._target, task.min_confidence, unusable, top=task.top)
@@ -65,7 +65,7 @@ def here(
     """Label in this process, and publish on a thread while the next shard is labelled. `advance` hears of batches."""
     with ThreadPoolExecutor(1, "publish") as pool:
 
-        def submit(shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Future[Part]:
+        def submit(shard: int, rows: Sequence[layout.Row], unusable: Sequence[Unusable]) -> Future[Part]:
             scored = bulk.score(rows, engine, advance)
             advance(len(unusable))
             return pool.submit(bulk.publish, shard, rows, scored, engine, target, min_confidence, unusable, top)
@@ -116,7 +116,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _label(shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Part:
+def _label(shard: int, rows: Sequence[layout.Row], unusable: Sequence[Unusable]) -> Part:
     if _worker is None:
         raise RuntimeError("a worker was given a shard before it was started. This is a bug.")
     return _worker.label(shard, rows, unusable)
@@ -152,7 +152,7 @@ def on_ray(task: Task, workers: int) -> Iterator[Submit]:
 def _least_busy(actors: Sequence[Any]) -> Submit:
     load: Counter[int] = Counter()
 
-    def submit(shard: int, rows: Sequence[bulk.Row], unusable: Sequence[Unusable]) -> Future[Part]:
+    def submit(shard: int, rows: Sequence[layout.Row], unusable: Sequence[Unusable]) -> Future[Part]:
         chosen = min(range(len(actors)), key=lambda i: load[i])
         load[chosen] += 1
         future: Future[Part] = actors[chosen].label.remote(shard, rows, unusable).future()

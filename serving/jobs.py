@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from serving import bulk, cores, corpus
+from serving import cores, corpus, layout
 from serving.bulk import Labeller
 from serving.engine import Engine
 from serving.errors import UserError
@@ -132,14 +132,14 @@ def written(target: Target) -> Job | None:
 def restart(place: str) -> None:
     """Remove what earlier jobs wrote to a place, and nothing else; the job last, so that a killed restart is none."""
     target = open_target(place)
-    target.remove([bulk.MANIFEST])
-    target.remove([name for name in target.names() if bulk.OURS.fullmatch(name)])
+    target.remove([layout.MANIFEST])
+    target.remove([name for name in target.names() if layout.OURS.fullmatch(name)])
     target.remove([JOB])
 
 
-def judged(records: list[Record], job: Job) -> tuple[list[bulk.Row], list[Unusable]]:
+def judged(records: list[Record], job: Job) -> tuple[list[layout.Row], list[Unusable]]:
     """Rows that can be labelled, and those that can't."""
-    rows: list[bulk.Row] = []
+    rows: list[layout.Row] = []
     unusable: list[Unusable] = []
     for record in records:
         row = corpus.check(record, job.max_chars, made_ids=job.input.id is None)
@@ -159,7 +159,7 @@ def _fingerprint(source: Source) -> str:
 
 def _refuse_strangers(names: list[str], target: Target) -> None:
     """Labels without a job.json: of a project's stage, or of an older version."""
-    if strange := [name for name in names if bulk.OURS.fullmatch(name)]:
+    if strange := [name for name in names if layout.OURS.fullmatch(name)]:
         raise UserError(
             f"{target.name} holds labels of another run ({strange[0]}, without {JOB}): name another output, or "
             "begin again with --restart, which removes them"

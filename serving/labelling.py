@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from serving import bulk, executors
+from serving import bulk, executors, layout
 from serving.bulk import Tally
 from serving.engine import Engine
 from serving.errors import UserError
@@ -22,7 +22,7 @@ from serving.targets import Target, open_target
 
 _AT_ONCE = 16  # sidecars that are read at the same time
 _AHEAD = 2  # shards for each worker: one in work, one waiting
-_Shard = tuple[list[bulk.Row], list[Unusable], Part | None]
+_Shard = tuple[list[layout.Row], list[Unusable], Part | None]
 _T = TypeVar("_T")
 
 
@@ -72,8 +72,8 @@ def complete(job: Job, count: int, target: Target, outcome: Outcome) -> None:
     others = [shard for shard in range(count) if shard not in outcome.all.files]
     there = set(target.names()) if others else set()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        written_ones = [shard for shard in others if bulk.sidecar_name(shard) in there]
-        for part in pool.map(lambda shard: bulk.sidecar(shard, target), written_ones):
+        written_ones = [shard for shard in others if layout.sidecar_name(shard) in there]
+        for part in pool.map(lambda shard: layout.sidecar(shard, target), written_ones):
             if part is not None and job.labeller.gave(part):
                 outcome.all.add(part)
     outcome.missing = count - len(outcome.all.files)
@@ -84,10 +84,10 @@ def complete(job: Job, count: int, target: Target, outcome: Outcome) -> None:
 def _manifest_fits(target: Target, tally: Tally) -> bool:
     """Whether the manifest names exactly these parts: then it stays as it is."""
     try:
-        manifest = Labelled.model_validate_json(target.read(bulk.MANIFEST))
+        manifest = Labelled.model_validate_json(target.read(layout.MANIFEST))
     except (FileNotFoundError, ValidationError):
         return False
-    return manifest.parts == {bulk.part_name(shard): file for shard, file in tally.files.items()}
+    return manifest.parts == {layout.part_name(shard): file for shard, file in tally.files.items()}
 
 
 def _ahead(items: Iterator[_T]) -> Iterator[_T]:
@@ -134,11 +134,11 @@ class _Run:
                 continue
             rows, unusable = judged(records, job)
             part = None
-            if bulk.sidecar_name(shard) in there and (not unusable or bulk.unusable_name(shard) in there):
+            if layout.sidecar_name(shard) in there and (not unusable or layout.unusable_name(shard) in there):
                 part = bulk.finished(shard, rows, job.labeller, self._target, len(unusable))
             yield shard, (rows, unusable, part)
 
-    def _hand_out(self, shard: int, rows: list[bulk.Row], unusable: list[Unusable]) -> None:
+    def _hand_out(self, shard: int, rows: list[layout.Row], unusable: list[Unusable]) -> None:
         if self._advance is None:
             self._begin()
         self._pending.add(self._submit(shard, rows, unusable))
@@ -148,7 +148,7 @@ class _Run:
 
     def _begin(self) -> None:
         """The place is not complete from now on; the model is loaded by whoever labels."""
-        self._target.remove([bulk.MANIFEST])
+        self._target.remove([layout.MANIFEST])
         settings, job, done = self._settings, self._job, self.outcome.all
         total = about(job.input, "") // settings.of
         self._advance = advance = self._stack.enter_context(

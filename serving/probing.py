@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving import bulk, cores, corpus
+from serving import cores, corpus, layout
 from serving.bulk import Labeller
 from serving.engine import Engine
 from serving.errors import UserError
@@ -106,8 +106,8 @@ def _done(settings: Settings, engine: Engine) -> int:
     if not settings.output:
         return 0
     target, labeller = open_target(settings.output), Labeller.of(engine, settings.min_confidence, settings.top)
-    numbers = [int(m[1]) for name in target.names() if (m := bulk.OURS.fullmatch(name)) and name.endswith(".json")]
-    parts = (bulk.sidecar(number, target) for number in numbers)
+    numbers = [int(m[1]) for name in target.names() if (m := layout.OURS.fullmatch(name)) and name.endswith(".json")]
+    parts = (layout.sidecar(number, target) for number in numbers)
     return sum(part.rows for part in parts if part is not None and labeller.gave(part))
 
 

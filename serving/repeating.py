@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from serving.bulk import part_name
+from serving.layout import part_name
 from serving.targets import Target
 
 _BUCKETS = 64  # files of hashes, one of which is in memory at a time

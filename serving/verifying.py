@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from serving import bulk, jobs, shapes
-from serving.bulk import MANIFEST, part_name, sidecar_name, unusable_name
+from serving import jobs, layout, shapes
 from serving.errors import UserError
 from serving.jobs import Settings
+from serving.layout import MANIFEST, part_name, sidecar_name, unusable_name
 from serving.reading import shards
 from serving.repeating import RepeatedIds
 from serving.schemas import Labelled, Part
@@ -53,7 +53,7 @@ def verify(place: str | Path, settings: Settings | None = None) -> str:
     names = set(target.names())
     manifest = _manifest(target, names)
     audit = Audit(target)
-    ours = map(bulk.OURS.fullmatch, names | manifest.parts.keys())
+    ours = map(layout.OURS.fullmatch, names | manifest.parts.keys())
     count = max((int(match[1]) for match in ours if match), default=-1) + 1
     totals: Counter[str] = Counter()
     inputs: dict[int, str] = {}
@@ -73,7 +73,7 @@ def verify(place: str | Path, settings: Settings | None = None) -> str:
 
 
 def _manifest(target: Target, names: set[str]) -> Labelled:
-    if not any(bulk.OURS.fullmatch(name) for name in names) and MANIFEST not in names:
+    if not any(layout.OURS.fullmatch(name) for name in names) and MANIFEST not in names:
         raise UserError(f"{target.name} holds no labels")
     try:
         return Labelled.model_validate_json(target.read(MANIFEST))
@@ -88,7 +88,7 @@ def _manifest(target: Target, names: set[str]) -> Labelled:
 def _shard(shard: int, names: set[str], manifest: Labelled, audit: Audit, ids: RepeatedIds) -> Part | None:
     """Check the files of a shard; its sidecar, if that can be read."""
     name, beside = part_name(shard), sidecar_name(shard)
-    part = bulk.sidecar(shard, audit.target) if beside in names else None
+    part = layout.sidecar(shard, audit.target) if beside in names else None
     if beside not in names:
         audit.wrong(f"{beside} is missing")
     elif part is None:
@@ -179,7 +179,7 @@ def _against_input(settings: Settings, inputs: dict[int, str], audit: Audit) -> 
     for shard, records in shards(settings.input, "", job.shard_rows, lambda _: True):
         count = shard + 1
         rows, _ = jobs.judged(records or [], job)
-        if inputs.get(shard) not in (bulk.input_hash(rows), None):
+        if inputs.get(shard) not in (layout.input_hash(rows), None):
             audit.wrong(
                 f"{part_name(shard)} was made from other texts or ids than rows {shard * job.shard_rows + 1:,} "
                 f"and following of {settings.input.path}"

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import combining, comparing
+from pipeline import combining, comparing, scoring
 from pipeline.scoring import Floats, Ints
 from serving.progress import progress
 
@@ -70,7 +70,7 @@ def _measured(
         "texts": len(truth),
         "repetitions": arguments.repetitions,
         "annotators": comparing.skills(answers, truth, columns, labels, LEVEL),
-        "vote": comparing.wilson(int((comparing.plain_vote(answers, 2) == truth).sum()), len(truth), LEVEL),
+        "vote": scoring.wilson(int((comparing.plain_vote(answers, 2) == truth).sum()), len(truth), LEVEL),
         "errors_together": comparing.errors_together(answers, truth, columns, LEVEL),
         "without_gold": comparing.without_gold(answers, columns),
         "dawid_skene": dict(zip(columns, dawid_skene(answers, 2), strict=True)),

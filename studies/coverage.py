@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline import certifying, scoring
 from pipeline.certifying import Floats, Ints, Sample
+from serving import shapes
 
 _LEVEL = 0.95
 
@@ -86,7 +87,7 @@ def predict(texts: list[str], taught: Ints, size: int, seed: int) -> Floats:
     unseen = cross_val_predict(model, features[part], taught[part], cv=5, method="predict_log_proba")
     temperature = scoring.fit_temperature(unseen, taught[part])
     logits = model.fit(features[part], taught[part]).predict_log_proba(features)
-    return scoring.softmax(logits / temperature)
+    return shapes.softmax(logits / temperature)
 
 
 def simulate(truth: Ints, probabilities: Floats, gold: int, repeat: int, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pipeline import scoring, tfidf
 from pipeline.drifting import Answers
 from pipeline.params import Tfidf
 from pipeline.training import Examples
-from serving import profiles
+from serving import profiles, shapes
 from serving.profiles import Profile, Reading
 from serving.tokenizing import TextTokenizer
 
@@ -43,7 +43,7 @@ class Student:
 
     def classify(self, texts: list[str]) -> np.ndarray:
         """Calibrated probabilities [texts, labels]."""
-        return scoring.softmax(self._model.predict_log_proba(texts) / self.temperature)
+        return shapes.softmax(self._model.predict_log_proba(texts) / self.temperature)
 
 
 @dataclass(frozen=True)

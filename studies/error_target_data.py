@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from pipeline import tfidf, weights
 from pipeline.params import Tfidf, Transformer
-from pipeline.scoring import Floats, Ints, softmax
+from pipeline.scoring import Floats, Ints
 from pipeline.training import Examples, Phase
+from serving.shapes import softmax
 
 SEED = 20240321
 _MINILM = Transformer(
@@ -52,7 +53,7 @@ def _imdb_tfidf(data: Path, work: Path) -> dict[str, Floats]:
 
 
 def _imdb_minilm(data: Path, work: Path) -> dict[str, Floats]:
-    from pipeline import finetuning
+    from pipeline import finetuning, predicting
 
     train, test = _imdb(data)
     texts, labels = _taught(train)
@@ -62,7 +63,7 @@ def _imdb_minilm(data: Path, work: Path) -> dict[str, Floats]:
     model = work / "minilm"
     start = str(weights.encoder_directory(_MINILM.model))
     finetuning.fit(_MINILM, ["negative", "positive"], start, phase, SEED, work / "checkpoints", model)
-    logits = finetuning.logits(model, test["text"], _MINILM.max_tokens, _MINILM.truncation)
+    logits = predicting.logits(model, test["text"], _MINILM.max_tokens, _MINILM.truncation)
     return {"encoder": softmax(logits), **_answers(test)}
 
 

@@ -19,6 +19,7 @@ from pipeline.artifacts import CORPUS, GOLD, LABELS, MODELS, SAMPLE, Document, G
 from pipeline.params import Params
 from pipeline.scoring import Floats
 from pipeline.stages import train
+from serving import shapes
 from studies.corpora import Text
 
 WORK = Path(".llambert/studies")  # models and checkpoints; results stand in studies/results
@@ -177,10 +178,10 @@ def _predict(model: Path, texts: list[str]) -> Floats:
     """Probabilities (texts, labels)."""
     facts = Json(model / "candidate.json").read()
     if facts["kind"] == "tfidf":
-        return scoring.softmax(tfidf.logits(model, texts))
-    from pipeline import finetuning
+        return shapes.softmax(tfidf.logits(model, texts))
+    from pipeline import predicting
 
-    return scoring.softmax(finetuning.logits(model, texts, facts["max_tokens"], facts["truncation"]))
+    return shapes.softmax(predicting.logits(model, texts, facts["max_tokens"], facts["truncation"]))
 
 
 def described(experiment: Experiment) -> dict[str, Any]:

@@ -4,7 +4,6 @@ A cell is the mean accuracy over seeds in percent with the half width of Student
 seeds; [low, high] is Wilson's 95 % interval for one run, which speaks of the test texts.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from pipeline import scoring
+from pipeline import reviewing, scoring
 from pipeline.params import Evaluate
 from serving.files import replacing
 
@@ -39,8 +38,8 @@ class Cell:
         over = scoring.over_seeds(list(self.by_seed.values()), 0.95)
         if over["accuracy_half_width"] is not None:
             return f"{over['accuracy_mean']:.2f} ± {over['accuracy_half_width']:.2f} ({len(self.by_seed)})"
-        low, high = wilson(over["accuracy_mean"] / 100, self.texts)
-        return f"{over['accuracy_mean']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+        share = scoring.wilson(round(over["accuracy_mean"] / 100 * self.texts), self.texts, 0.95)
+        return "{value:.2f} [{low:.2f}, {high:.2f}]".format(**{name: 100 * value for name, value in share.items()})
 
     def gain(self, base: "Cell") -> str:
         """Difference to another condition: over seeds that both have, or on the same texts where it is one seed."""
@@ -61,13 +60,6 @@ class Cell:
     def bits(self, seed: int) -> scoring.Bools:
         """Whether each test text was labelled right (texts,)."""
         return np.unpackbits(np.frombuffer(bytes.fromhex(self.right[seed]), dtype=np.uint8))[: self.texts].astype(bool)
-
-
-def wilson(share: float, texts: int) -> tuple[float, float]:
-    """95 % interval of a share of independent texts (Wilson 1927)."""
-    z = 1.959964
-    centre, spread = share + z**2 / (2 * texts), z * np.sqrt(share * (1 - share) / texts + z**2 / (4 * texts**2))
-    return tuple((centre + sign * spread) / (1 + z**2 / texts) for sign in (-1, 1))  # type: ignore[return-value]
 
 
 def write(name: str) -> str:
@@ -194,17 +186,15 @@ def _errors(_: str, __: Runs, published: Mapping[str, Mapping[str, Sequence[int]
     ]
     errors, reviewed = Path("studies/imdb/data/errors.csv"), Path("studies/imdb/data/reviewed.csv")
     if errors.is_file() and reviewed.is_file():
-        people = {row["id"]: row["label"] for row in _csv(reviewed)}
-        said = [(row["predicted"], people[row["id"]]) for row in _csv(errors) if row["id"] in people]
-        for model in ("positive", "negative"):
-            counts = [said.count((model, person)) for person in ("positive", "negative", "unclear")]
-            rows.insert(0, [f"studies/imdb, model said {model}", *map(str, counts)])
+        people = reviewing.read_reviewed(reviewed)
+        said = [
+            (row["predicted"], people[row["id"]].label)
+            for row in reviewing.read_rows(errors, ("id", "predicted"))
+            if row["id"] in people
+        ]
+        for model, counts in reviewing.table(said, ("positive", "negative")).items():
+            rows.insert(0, [f"studies/imdb, model said {model}", *map(str, counts.values())])
     return _table(["", "a person said positive", "negative", "mixed"], rows)
-
-
-def _csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy_model import LABELS, TEXTS, exported
 
-from serving import bulk
+from serving import bulk, layout
 from serving.engine import Engine
 from serving.errors import UserError
 
@@ -183,5 +183,5 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(engine: Engine, tmp_path: 
 
 
 def test_input_hash_keeps_ids_and_texts_apart() -> None:
-    assert bulk.input_hash([("a", "bc")]) != bulk.input_hash([("ab", "c")])
-    assert bulk.input_hash([("a", "b"), ("c", "d")]) != bulk.input_hash([("c", "d"), ("a", "b")])
+    assert layout.input_hash([("a", "bc")]) != layout.input_hash([("ab", "c")])
+    assert layout.input_hash([("a", "b"), ("c", "d")]) != layout.input_hash([("c", "d"), ("a", "b")])

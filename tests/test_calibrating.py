@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.calibrating import Calibration, Scores, calibrate
 from pipeline.params import Parse
-from pipeline.scoring import Floats, softmax
+from pipeline.scoring import Floats
+from serving.shapes import softmax
 
 LABELS = ["negative", "positive", "mixed"]
 NO_GOLD = np.zeros((0, 3))

@@ -15,7 +15,7 @@ from pipeline.certificates import Certificate
 from pipeline.commands import gold
 from pipeline.errors import UserError
 from pipeline.stages import certify, report
-from serving.bulk import SCHEMA
+from serving.layout import SCHEMA
 
 SHEET, IDS = Path("sheet.csv"), [f"c{i}" for i in range(400)]
 TRUTH = {id_: "negative" if i % 3 else "positive" for i, id_ in enumerate(IDS)}

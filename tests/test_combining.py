@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline import combining, comparing
+from pipeline import combining, comparing, scoring
 from pipeline.combining import as_one_hot
 from pipeline.scoring import Ints
 
@@ -108,7 +108,7 @@ def test_skills_are_by_true_label_and_count_no_answer_as_wrong() -> None:
 
 
 def test_wilson_is_the_textbooks() -> None:
-    found = comparing.wilson(9, 10, 0.95)
+    found = scoring.wilson(9, 10, 0.95)
     assert (found["low"], found["high"]) == (pytest.approx(0.5958, abs=1e-4), pytest.approx(0.9821, abs=1e-4))
 
 

@@ -33,7 +33,7 @@ from pipeline.artifacts import (
 from pipeline.commands import plan
 from pipeline.errors import UserError
 from pipeline.stages import defer
-from serving.bulk import SCHEMA
+from serving.layout import SCHEMA
 
 ROWS, LABELS = 2_000, toy_project.LABELS
 ENDPOINT = {"kind": "openai", "model": "gpt-4o-mini", "mode": "text", "base_url": "http://127.0.0.1:9"}

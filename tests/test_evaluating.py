@@ -10,8 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from pipeline import evaluating, measuring, scoring
 from pipeline.evaluating import Candidate, Reference
 from pipeline.params import Evaluate
-from pipeline.scoring import softmax
 from serving import shapes
+from serving.shapes import softmax
 
 LABELS = ["negative", "positive"]
 PARAMS = Evaluate(resamples=200)

@@ -117,7 +117,7 @@ def undisturbed(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Undi
 
 
 def test_a_trivial_task_is_learned_and_the_best_state_is_saved(encoder: Path, tmp_path: Path) -> None:
-    from pipeline import finetuning
+    from pipeline import predicting
 
     phase = Phase("llm", examples(160, 1), examples(40, 2))
     curve = fit(encoder, tmp_path, settings(), phase).curve
@@ -126,13 +126,13 @@ def test_a_trivial_task_is_learned_and_the_best_state_is_saved(encoder: Path, tm
     assert {row["phase"] for row in curve} == {"llm"}
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
     fresh = examples(50, 3)
-    logits = finetuning.logits(tmp_path / "out", fresh.texts, 32, "head")
+    logits = predicting.logits(tmp_path / "out", fresh.texts, 32, "head")
     assert (logits.argmax(1) == fresh.targets.argmax(1)).all()
-    alone = [finetuning.logits(tmp_path / "out", [text], 32, "head")[0] for text in fresh.texts[:5]]
+    alone = [predicting.logits(tmp_path / "out", [text], 32, "head")[0] for text in fresh.texts[:5]]
     np.testing.assert_allclose(logits[:5], alone, atol=1e-4)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == {"0": "negative", "1": "positive"}
     # The curve's figures are those of the saved model.
-    validated = finetuning.logits(tmp_path / "out", phase.validation.texts, 32, "head")
+    validated = predicting.logits(tmp_path / "out", phase.validation.texts, 32, "head")
     best = min(curve, key=lambda row: row["validation_loss"])
     log_probabilities = validated - np.logaddexp.reduce(validated, axis=1, keepdims=True)
     loss = -(log_probabilities * phase.validation.targets).sum(1).mean()
@@ -141,22 +141,22 @@ def test_a_trivial_task_is_learned_and_the_best_state_is_saved(encoder: Path, tm
 
 
 def test_soft_targets_teach_doubt(encoder: Path, tmp_path: Path) -> None:
-    from pipeline import finetuning
+    from pipeline import predicting
 
     doubtful = Examples(["a film"] * 32, np.full((32, 2), [0.3, 0.7]))
     fit(encoder, tmp_path, settings(), Phase("llm", doubtful, doubtful))
-    logits = finetuning.logits(tmp_path / "out", ["a film"], 32, "head")[0]
+    logits = predicting.logits(tmp_path / "out", ["a film"], 32, "head")[0]
     assert logits[1] - logits[0] == pytest.approx(np.log(0.7 / 0.3), abs=0.15)
 
 
 def test_class_weights_lift_the_rare_label(encoder: Path, tmp_path: Path) -> None:
-    from pipeline import finetuning
+    from pipeline import predicting
 
     rare = Examples(["a film"] * 40, np.eye(2)[[0] * 36 + [1] * 4])
     margins = []
     for on in (False, True):
         fit(encoder, tmp_path / str(on), settings(class_weights=on), Phase("llm", rare, rare))
-        negative, positive = finetuning.logits(tmp_path / str(on) / "out", ["a film"], 32, "head")[0]
+        negative, positive = predicting.logits(tmp_path / str(on) / "out", ["a film"], 32, "head")[0]
         margins.append(positive - negative)
     assert margins[0] < -1.2 < -0.7 < margins[1] < 0.7
 

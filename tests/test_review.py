@@ -21,8 +21,8 @@ from pipeline.review.cli import SHEET
 from pipeline.review.store import Said, opened
 from pipeline.reviewing import Item
 from pipeline.sections.review import section
-from serving.bulk import SCHEMA
 from serving.corpus import text_hash
+from serving.layout import SCHEMA
 
 WRONG_ON_FINE = toy_project.RIGHT | {"fine": -4.0}  # a quarter of the texts
 

@@ -16,7 +16,7 @@ from pipeline.artifacts import Gold, Label
 from pipeline.measuring import Said
 from pipeline.params import Evaluate, Params, Task
 from pipeline.training import Data
-from serving import bulk, shapes
+from serving import layout, shapes
 from serving.engine import Engine
 from serving.errors import UserError
 from serving.schemas import Manifest
@@ -151,8 +151,8 @@ def test_only_the_likeliest_labels_are_written(tmp_path: Path) -> None:
     engine = Engine.open(tmp_path, "fp32")
     rows = [("1", "good film"), ("2", "bad film")]
     probabilities = engine.classify([text for _, text in rows])
-    table = bulk.labelled(rows, probabilities, engine, 0.0, top=2)
-    assert table.schema.equals(bulk.schema("single", 2))
+    table = layout.labelled(rows, probabilities, engine, 0.0, top=2)
+    assert table.schema.equals(layout.schema("single", 2))
     assert "probabilities" not in table.schema.names
     assert table["top_labels"].to_pylist() == [["yes", "no"], ["no", "perhaps"]]
     np.testing.assert_allclose(table["top_probabilities"].to_pylist(), -np.sort(-probabilities, axis=1)[:, :2])

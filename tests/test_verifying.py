@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy_bulk import label, settings, write_corpus
 
-from serving import bulk, labelling
+from serving import labelling, layout
 from serving.errors import UserError
 from serving.files import sha256
 from serving.verifying import verify
@@ -62,15 +62,15 @@ def sidecar_of_another_precision(out: Path) -> None:
 
 def rewrite(out: Path, shard: int, table: pa.Table) -> None:
     """A part with other rows whose hashes are right everywhere."""
-    path = out / bulk.part_name(shard)
+    path = out / layout.part_name(shard)
     pq.write_table(table, path)
-    change(out / bulk.sidecar_name(shard), file=sha256(path), rows=table.num_rows)
+    change(out / layout.sidecar_name(shard), file=sha256(path), rows=table.num_rows)
     parts = json.loads((out / "manifest.json").read_text())["parts"]
     change(out / "manifest.json", parts=parts | {path.name: sha256(path)})
 
 
 def repeated_ids(out: Path) -> None:
-    first, second = (pq.read_table(out / bulk.part_name(i)) for i in (0, 1))
+    first, second = (pq.read_table(out / layout.part_name(i)) for i in (0, 1))
     rewrite(out, 1, pa.concat_tables([first.slice(3, 2), second.slice(2)]))
 
 

@@ -139,14 +139,14 @@ def _embedded(texts: list[str], options: Options) -> tuple["Separation", NDArray
     facts = Json(MODELS / name / "candidate.json")
     if not (facts.path.is_file() and CORPUS.path.is_file() and PREDICTIONS.path.is_file()):
         return None
-    from pipeline import drifting, embedding, reference
+    from pipeline import drifting, predicting, reference
 
     about = facts.read()
     corpus = [document.text for document in reference.draw(len(texts))]
     gold = {row.id: row.text for row in GOLD}
     known = [row for row in reference.evaluated(name)[1] if row.id in gold]
     everything = corpus + texts + [gold[row.id] for row in known]
-    vectors = embedding.embed(MODELS / name, everything, about["max_tokens"], about["truncation"])
+    vectors = predicting.embed(MODELS / name, everything, about["max_tokens"], about["truncation"])
     ours, theirs, others = np.split(vectors, [len(corpus), len(corpus) + len(texts)])
     right = [about["labels"][int(np.argmax(row.logits))] == row.reference for row in known]
     return drifting.separate(ours, theirs, others), np.array(right, dtype=bool)

@@ -29,8 +29,9 @@ from pipeline.labelled import documents
 from pipeline.params import Params, Tfidf
 from pipeline.project import locked
 from pipeline.queueing import DISAGREEMENT, LIKELY_WRONG, Labelled, Suspect
-from pipeline.scoring import Floats, softmax
+from pipeline.scoring import Floats
 from pipeline.training import Examples
+from serving.shapes import softmax
 
 _DEFERRED = "deferred"
 

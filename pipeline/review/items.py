@@ -13,10 +13,10 @@ from pipeline.artifacts import BEST, CORPUS, FINAL, GOLD, LABELLED, PREDICTIONS,
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.reviewing import Item
-from pipeline.scoring import softmax
 from serving import corpus
 from serving.corpus import text_hash
 from serving.records import Document
+from serving.shapes import softmax
 
 Kind = Literal["errors", "disagreements", "low-confidence", "queue", "gold-sheet"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -93,9 +93,9 @@ def _predict(name: str, sets: Mapping[str, Reference]) -> Candidate:
     if facts["kind"] == "tfidf":
         scores = tfidf.logits(MODELS / name, texts)
     else:
-        from pipeline import finetuning
+        from pipeline import predicting
 
-        scores = finetuning.logits(MODELS / name, texts, facts["max_tokens"], facts["truncation"])
+        scores = predicting.logits(MODELS / name, texts, facts["max_tokens"], facts["truncation"])
     row = {text: i for i, text in enumerate(texts)}
     logits = {key: scores[[row[text] for text in reference.texts]] for key, reference in sets.items()}
     return Candidate(name, facts["kind"], f"{facts['encoder']}-{facts['recipe']}", logits)
