@@ -31,8 +31,10 @@ lint: setup
 	ruff format --check .
 	mypy
 
+# A file's tests stay together, and the folder of the long ones begins. One thread a process: torch's would get in each
+# other's way.
 unit: setup
-	pytest
+	OMP_NUM_THREADS=1 pytest -n logical --dist loadfile --no-loadscope-reorder
 
 dag: setup  ## after a change of imports: stages depend on the code that they run
 	llambert dag --code .

@@ -35,6 +35,7 @@ def make(directory: Path, **changes: object) -> Path:
         "annotate.annotator.dtype": "float32",
         "export.max_flips": 0.2,
         "export.parity_texts": 32,
+        "export.runtimes": ["onnxruntime"],
         "label.shard_rows": 20,
     }
     set_params(directory, settings | {key.replace("__", "."): value for key, value in changes.items()})

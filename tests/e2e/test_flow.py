@@ -1,12 +1,14 @@
-"""The whole flow with real parts: dvc, an LLM, an encoder, MLflow, onnxruntime."""
+"""The whole flow with real parts: dvc, an LLM, an encoder, MLflow, onnxruntime; and its stages killed."""
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from flow_project import run, set_params
+from killing import ARTIFACTS, STORE, kill_until_done
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +79,14 @@ def test_without_gold_the_report_says_agreement_not_accuracy(project: Path, tmp_
     assert evaluation["test"] is None
     assert evaluation["validation"]["reference"] == "llm"
     assert "agreement with held-out LLM labels" in run(copy, "llambert", "results")
+
+
+@pytest.mark.parametrize("stage", ARTIFACTS)
+def test_killed_at_random_moments_ends_as_if_it_never_was(project: Path, tmp_path: Path, stage: str) -> None:
+    """`killing.py` is the long form."""
+    copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    assert kill_until_done(copy, stage, kills=2, seed=3)
+    keys = {row["key"] for row in rows(copy / "data/responses.parquet")}
+    with sqlite3.connect(copy / STORE) as db:
+        stored = {key for (key,) in db.execute("SELECT key FROM responses")}
+    assert stored == keys  # each once: the key is the store's primary key, and adding it twice raises
