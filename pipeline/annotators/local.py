@@ -1,14 +1,12 @@
 """A causal language model run here: log-probabilities of the answer words after each prompt, in batches.
 
-The tokens that all prompts share (instruction, examples) go through the model once; each batch continues from their
-key-value cache. Only the last position meets the vocabulary. Answers of several tokens are scored whole.
+The tokens that all prompts share (instruction, examples) go through the model once; each batch continues from what is
+kept of them. Only the last position meets the vocabulary. Answers of several tokens are scored whole.
 """
 
-import copy
 import json
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -65,7 +63,7 @@ class Local:
         prompts = [self._prompt(request) for request in requests]
         prefix = _common_prefix([tokens for tokens, _ in prompts])
         lengths = [len(tokens) - len(prefix) for tokens, _ in prompts]
-        cache = self._scorer.prefix_cache(prefix)
+        shared = self._scorer.prefix(prefix)
         for batch in batching.plan(lengths, self._params.max_batch_tokens):
             unique = list({keys[i]: int(i) for i in batch if keys[i] in open_}.values())
             open_ -= {keys[i] for i in unique}
@@ -73,7 +71,7 @@ class Local:
             if not unique:
                 continue
             start = time.perf_counter()
-            scores = self._scorer.score([prompts[i][0][len(prefix) :] for i in unique], cache, len(prefix))
+            scores = self._scorer.score([prompts[i][0][len(prefix) :] for i in unique], shared)
             seconds = (time.perf_counter() - start) / len(unique)
             yield [
                 Answer(keys[i], None, row, "choice", len(prompts[i][0]), 0, seconds, prompts[i][1])
@@ -113,89 +111,40 @@ class _Scorer:
             [self.tokenizer(word, add_special_tokens=False).input_ids for word in words] for words in answers
         ]
 
-    def prefix_cache(self, prefix: Tokens) -> Any:  # noqa: ANN401 - a transformers cache
-        """Key-value cache of the tokens that all prompts begin with, or None."""
-        import torch
+    def prefix(self, tokens: Tokens) -> Any:  # noqa: ANN401 - what `score` wants
+        """What is kept of the tokens that all prompts begin with, or None."""
+        return self._reader.prefix(tokens) if tokens else None
 
-        if not prefix:
-            return None
-        computing.choose_attention(self._model, self.device.type, len(prefix))
-        with torch.inference_mode():
-            ids = torch.tensor([prefix], device=self.device)
-            return self._model.base_model(ids, past_key_values=self._cache(), use_cache=True).past_key_values
-
-    def score(self, suffixes: list[Tokens], prefix_cache: Any, prefix_length: int) -> list[list[float]]:  # noqa: ANN401
+    def score(self, suffixes: list[Tokens], shared: Any) -> list[list[float]]:  # noqa: ANN401 - of `prefix`
         """Log-probability of each label's answers after each prompt: (prompts, labels)."""
         import torch
 
-        lengths = torch.tensor([len(tokens) for tokens in suffixes], device=self.device)
-        width = int(lengths.max())
-        ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in suffixes], device=self.device)
-        positions = torch.arange(prefix_length, prefix_length + width, device=self.device)[None].expand_as(ids)
-        with self._after(prefix_cache, width, len(suffixes)) as (cache, cached), torch.inference_mode():
-            seen = torch.arange(cached + width, device=self.device)[None] < (cached + lengths)[:, None]
-            out = self._forward(ids, seen, positions, cache)
-            after_prompt = self._log_softmax(out.last_hidden_state[torch.arange(len(suffixes)), lengths - 1])
+        with torch.inference_mode():
+            hidden, prompts = self._reader.read(suffixes, shared)
+            first = self._log_softmax(hidden)
             columns = []
             for words in self._answers:
-                totals = [
-                    self._continue(word, after_prompt, out.past_key_values, seen, prefix_length + lengths)
-                    for word in words
-                ]
+                totals = [self._total(word, first, prompts) for word in words]
                 columns.append(torch.logsumexp(torch.stack(totals), dim=0))
             scores: list[list[float]] = torch.stack(columns, dim=1).tolist()
         return scores
 
-    @contextmanager
-    def _after(self, prefix_cache: Any, width: int, texts: int) -> Iterator[tuple[Any, int]]:  # noqa: ANN401
-        """Choose how `width` tokens of each text attend to the prefix; the cache to go on with, and its tokens.
-
-        The choice depends on the number of tokens alone, so that resumed runs choose alike.
-        """
-        if prefix_cache is None:
-            computing.choose_attention(self._model, self.device.type, width)
-            yield self._cache(), 0
-        elif self.device.type == "cpu" and width <= computing.SHORT and self._prefix_attention.supports(self._model):
-            self._model.set_attn_implementation(self._prefix_attention.NAME)
-            with self._prefix_attention.sharing(prefix_cache):
-                yield self._cache(), 0
-        else:
-            computing.choose_attention(self._model, self.device.type, width)
-            cache = copy.deepcopy(prefix_cache)
-            cache.batch_repeat_interleave(texts)
-            yield cache, prefix_cache.get_seq_length()
-
-    def _cache(self) -> Any:  # noqa: ANN401 - a transformers cache
-        """An empty cache that keeps all tokens: one of a sliding window would lose a short text behind its padding."""
-        from transformers import DynamicCache
-
-        return DynamicCache()
-
-    @cached_property
-    def _prefix_attention(self) -> Any:  # noqa: ANN401 - a module that imports torch and transformers
-        from pipeline.annotators import prefix_attention
-
-        return prefix_attention
-
-    def _continue(self, word: Tokens, after_prompt: Any, cache: Any, seen: Any, ends: Any) -> Any:  # noqa: ANN401 - tensors
+    def _total(self, word: Tokens, first: Any, prompts: Any) -> Any:  # noqa: ANN401 - tensors
         """Log-probability (prompts,) of all tokens of one answer."""
         import torch
 
-        total = after_prompt[:, word[0]]
         if len(word) == 1:
-            return total
-        ids = torch.tensor([word[:-1]], device=self.device).expand(len(total), -1)
-        positions = ends[:, None] + torch.arange(ids.shape[1], device=self.device)
-        mask = torch.cat([seen, torch.ones_like(ids, dtype=torch.bool)], dim=1)
-        hidden = self._forward(ids, mask, positions, cache).last_hidden_state
-        cache.crop(-ids.shape[1])
-        following = torch.tensor([word[1:]], device=self.device).expand(len(total), -1)
-        return total + self._log_softmax(hidden).gather(2, following[..., None]).sum(dim=(1, 2))
+            return first[:, word[0]]
+        then = self._log_softmax(self._reader.follow(word[:-1], prompts))  # (prompts, tokens, vocabulary)
+        following = torch.tensor([word[1:]], device=self.device).expand(len(first), -1)
+        return first[:, word[0]] + then.gather(2, following[..., None]).sum(dim=(1, 2))
 
-    def _forward(self, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:  # noqa: ANN401 - tensors
-        return self._model.base_model(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=True
-        )
+    @cached_property
+    def _reader(self) -> Any:  # noqa: ANN401 - a Decoder or Cached, whose modules import torch
+        from pipeline.annotators.cached import Cached
+        from pipeline.annotators.decoder import Decoder, supports
+
+        return Decoder(self._model) if supports(self._model) else Cached(self._model)
 
     def _log_softmax(self, hidden: Any) -> Any:  # noqa: ANN401 - tensors
         """Over the vocabulary, with what some kinds of models do to their logits."""

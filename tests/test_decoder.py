@@ -1,4 +1,4 @@
-"""Shared keys read once give the scores of keys copied for each text, for every kind of model that it is used with."""
+"""Our own decoder gives the scores of transformers, for every kind of model that it is used with."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from pipeline import weights
-from pipeline.annotators import Request, prefix_attention
+from pipeline.annotators import Request, decoder
 from pipeline.annotators.local import Local
 from pipeline.params import Budget, LocalAnnotator, Prompt, Task
 from pipeline.prompts import Template
@@ -20,6 +20,7 @@ TASK = Task(name="reviews", criterion="Is it good?", labels={"negative": [], "po
 ANSWERS = {"negative": [" not good at all", " bad"], "positive": [" good", " a really fine thing"]}
 PROMPT = Prompt(style="completion", user="A long rule that all prompts share. " * 4 + "{text}\nIt is", answers=ANSWERS)
 TEXTS = ["", "A fine film.", "Dull and far too long, and then it rains. " * 3, "fish"]
+LONG = "Dull, and far too long. " * 50  # more tokens than plain attention is used for
 SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "initializer_range": 0.8}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
 KINDS = {
@@ -43,14 +44,14 @@ def save(kind: str, directory: Path, more: dict[str, Any]) -> str:
     return str(directory)
 
 
-def scores(annotator: Local) -> Any:
-    requests = [Request(str(i), text) for i, text in enumerate(TEXTS)]
+def scores(annotator: Local, texts: list[str] = TEXTS) -> Any:
+    requests = [Request(str(i), text) for i, text in enumerate(texts)]
     spending = Spending(Budget(), Prices(), Totals())
     found = {a.key: a for batch in annotator.answers(requests, set(), spending) for a in batch}
     return np.array([found[annotator.key(request)].log_probabilities for request in requests])
 
 
-def plain_scores(model: str, template: Template) -> Any:
+def plain_scores(model: str, template: Template, texts: list[str] = TEXTS) -> Any:
     """Each text and answer through transformers alone, without a cache."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     llm = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
@@ -62,7 +63,7 @@ def plain_scores(model: str, template: Template) -> Any:
         return sum(float(found[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
 
     return np.array(
-        [[np.logaddexp.reduce([score(t, word) for word in words]) for words in template.answers] for t in TEXTS]
+        [[np.logaddexp.reduce([score(t, word) for word in words]) for words in template.answers] for t in texts]
     )
 
 
@@ -74,12 +75,26 @@ def test_it_scores_as_copied_keys_and_plain_transformers_do(
     params = LocalAnnotator(kind="local", model=save(kind, tmp_path, more), dtype="float32")
     template = Template.of(PROMPT, TASK)
     annotator = Local(params, template)
-    calls = []
-    plain = prefix_attention.sharing
-    monkeypatch.setattr(prefix_attention, "sharing", lambda cache: calls.append(1) or plain(cache))
     found = scores(annotator)
-    assert bool(calls) is used
-    monkeypatch.setattr(prefix_attention, "supports", lambda model: False)
-    np.testing.assert_allclose(found, scores(annotator), atol=1e-3)
+    assert isinstance(annotator._scorer._reader, decoder.Decoder) is used
+    monkeypatch.setattr(decoder, "supports", lambda model: False)
+    np.testing.assert_allclose(found, scores(Local(params, template)), atol=1e-3)
     np.testing.assert_allclose(found, plain_scores(params.model, template), atol=1e-3)
     assert np.ptp(found, axis=0).min() > 0.1  # or the figures above would say nothing
+
+
+@pytest.mark.parametrize(
+    ("user", "texts"),
+    [
+        ("{text}\nIt is", ["A fine film.", LONG, "fish"]),  # nothing shared
+        ("A rule. {text}\nIt is", ["A fine film.", LONG, LONG[:-9], "fish"]),
+        ("A long rule that all prompts share. " * 40 + "{text}\nIt is", ["A fine film.", "fish"]),
+        ("A long rule that all prompts share. " * 40 + "{text}\nIt is", [LONG, LONG[:-30]]),
+    ],
+)
+def test_whatever_is_short_and_long(user: str, texts: list[str], tmp_path: Path) -> None:
+    params = LocalAnnotator(kind="local", model=save("llama", tmp_path, {}), dtype="float32", max_text_tokens=1000)
+    template = Template.of(PROMPT.model_copy(update={"user": user}), TASK)
+    annotator = Local(params, template)
+    np.testing.assert_allclose(scores(annotator, texts), plain_scores(params.model, template, texts), atol=1e-3)
+    assert isinstance(annotator._scorer._reader, decoder.Decoder)
