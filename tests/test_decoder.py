@@ -17,7 +17,7 @@ from pipeline.responses import Totals
 from pipeline.spending import Prices, Spending
 
 TASK = Task(name="reviews", criterion="Is it good?", labels={"negative": [], "positive": []})
-ANSWERS = {"negative": [" not good at all", " bad"], "positive": [" good", " a really fine thing"]}
+ANSWERS = {"negative": [" not good at all"], "positive": [" good", " a really fine thing"]}
 PROMPT = Prompt(style="completion", user="A long rule that all prompts share. " * 4 + "{text}\nIt is", answers=ANSWERS)
 TEXTS = ["", "A fine film.", "Dull and far too long, and then it rains. " * 3, "fish"]
 LONG = "Dull, and far too long. " * 50  # more tokens than plain attention is used for
