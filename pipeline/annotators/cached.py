@@ -17,7 +17,9 @@ from pipeline.annotators.tokens import Tokens
 class Prompts:
     """A batch that was read."""
 
-    cache: Any  # of transformers
+    suffixes: Sequence[Tokens]
+    shared: Any  # of transformers, like the next
+    cache: Any
     seen: Tensor  # (texts, tokens) whether a token is one, or padding
     ends: Tensor  # (texts,) positions of what follows
 
@@ -27,6 +29,7 @@ class Cached:
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - of transformers
         self._model, self._device = model, model.device
+        self._window: int | None = getattr(model.config, "sliding_window", None)
 
     def prefix(self, tokens: Tokens) -> Any:  # noqa: ANN401 - a transformers cache
         """What all prompts begin with."""
@@ -37,7 +40,26 @@ class Cached:
 
     def read(self, suffixes: Sequence[Tokens], shared: Any) -> tuple[Tensor, Prompts]:  # noqa: ANN401 - of `prefix`
         """Hidden state (texts, width) of the last token of each prompt, and what `follow` goes on from."""
-        ids, lengths = (tensor.to(self._device) for tensor in padded(suffixes))
+        hidden, lengths, cache, seen = self._run(suffixes, shared)
+        ends = lengths + (shared.get_seq_length() if shared else 0)
+        return hidden[torch.arange(len(hidden)), lengths - 1], Prompts(suffixes, shared, cache, seen, ends)
+
+    def follow(self, word: Tokens, prompts: Prompts) -> Tensor:
+        """Hidden states (texts, tokens, width) of the same tokens after each prompt, which stay as they are."""
+        places = torch.arange(len(word), device=self._device)
+        if self._window is not None and prompts.seen.shape[1] + len(word) > self._window:
+            # Windows count what lies in the cache, padding too: the prompt is read again, with the word right behind.
+            hidden, lengths, _, _ = self._run([[*suffix, *word] for suffix in prompts.suffixes], prompts.shared)
+            return hidden[torch.arange(len(hidden))[:, None], (lengths - len(word))[:, None] + places]
+        ids = torch.tensor([word], device=self._device).expand(len(prompts.ends), -1)
+        mask = torch.cat([prompts.seen, torch.ones_like(ids, dtype=torch.bool)], dim=1)
+        hidden = self._forward(ids, mask, prompts.ends[:, None] + places, prompts.cache)
+        prompts.cache.crop(-len(word))
+        return hidden
+
+    def _run(self, rows: Sequence[Tokens], shared: Any) -> tuple[Tensor, Tensor, Any, Tensor]:  # noqa: ANN401
+        """Hidden states (texts, tokens, width), lengths (texts,), cache, and which tokens of it are none of padding."""
+        ids, lengths = (tensor.to(self._device) for tensor in padded(rows))
         (texts, width), before = ids.shape, shared.get_seq_length() if shared else 0
         computing.choose_attention(self._model, self._device.type, width)
         cache = copy.deepcopy(shared) if shared else _cache()
@@ -45,17 +67,7 @@ class Cached:
             cache.batch_repeat_interleave(texts)
         seen = torch.arange(before + width, device=self._device)[None] < (before + lengths)[:, None]
         positions = torch.arange(before, before + width, device=self._device)[None].expand_as(ids)
-        hidden = self._forward(ids, seen, positions, cache)
-        return hidden[torch.arange(texts), lengths - 1], Prompts(cache, seen, before + lengths)
-
-    def follow(self, word: Tokens, prompts: Prompts) -> Tensor:
-        """Hidden states (texts, tokens, width) of the same tokens after each prompt, which stay as they are."""
-        ids = torch.tensor([word], device=self._device).expand(len(prompts.ends), -1)
-        positions = prompts.ends[:, None] + torch.arange(len(word), device=self._device)
-        mask = torch.cat([prompts.seen, torch.ones_like(ids, dtype=torch.bool)], dim=1)
-        hidden = self._forward(ids, mask, positions, prompts.cache)
-        prompts.cache.crop(-len(word))
-        return hidden
+        return self._forward(ids, seen, positions, cache), lengths, cache, seen
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:  # noqa: ANN401
         with torch.inference_mode():
