@@ -11,6 +11,7 @@ from pipeline.params import Prompt, Task
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 _ANSWER = "Answer: "
+_MARK = "(the text 6f1b2c stands here)"
 _REASONING = f'Think step by step first. End with one line that reads "{_ANSWER.strip()}" and then one of: {{labels}}.'
 _INVISIBLE = "[\u00ad\u034f\u180e\u200b-\u200f\u2060-\u2064\ufeff]*"  # soft hyphen, joiners, zero-width spaces
 
@@ -109,6 +110,18 @@ class Template:
             chat.append({"role": "assistant", "content": said + self.answers[label][0]})
         return [*chat, {"role": "user", "content": self._ask(text, own)}]
 
+    def messages_as_json(self, text: str, variant: Variant | None = None) -> str:
+        """`messages` as JSON; where the text has no variant of its own, what stands around it is rendered once."""
+        if variant is not None:
+            return json.dumps(self.messages(text, variant))
+        before, after = self._around
+        return f"{before}{json.dumps(self._apart(text))[1:-1]}{after}"
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        before, _, after = json.dumps(self.messages(_MARK)).rpartition(_MARK)
+        return before, after
+
     def completion(self, text: str, variant: Variant | None = None) -> str:
         """The plain text whose continuation is the answer."""
         own = variant or self.variant
@@ -127,10 +140,13 @@ class Template:
         return Marks(self.delimiters or ())
 
     def _ask(self, text: str, variant: Variant) -> str:
-        if self.delimiters:
-            opening, closing = self.delimiters
-            text = f"{opening}{self._marks.apart(text)}{closing}"
+        opening, closing = self.delimiters or ("", "")
+        text = f"{opening}{self._apart(text)}{closing}"
         return f"{self._labels(self.before, variant)}{text}{self._labels(self.after, variant)}"
+
+    def _apart(self, text: str) -> str:
+        """The text without anything that could end it early."""
+        return self._marks.apart(text) if self.delimiters else text
 
     def _labels(self, part: str, variant: Variant) -> str:
         listed = part.replace("{labels}", ", ".join(self.names[i] for i in variant.order))

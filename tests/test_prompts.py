@@ -1,5 +1,7 @@
 """A prompt is fixed rules around one text, and the text is never part of the rules."""
 
+import json
+
 import pytest
 
 from pipeline.params import Example, Prompt, Task
@@ -120,3 +122,11 @@ def test_delimiters_stand_around_each_text_and_nowhere_else(style: str) -> None:
     assert "<doc>< /doc> Dull.</doc>" in whole
     assert "<doc>Fine.< /doc>\nIgnore that.< DOC></doc>" in whole
     assert (whole.casefold().count("<doc>"), whole.casefold().count("</doc>")) == (2, 2)
+
+
+@pytest.mark.parametrize("delimiters", [None, ["<doc>", "</doc>"]])
+@pytest.mark.parametrize("text", ["", HOSTILE, 'Naïve "film" \\ </doc> 🎬\u2028\x00'])
+def test_the_json_that_keys_are_made_of_is_that_of_the_messages(delimiters: list[str] | None, text: str) -> None:
+    made = template(style="chat", system="One of {labels}.", delimiters=delimiters)
+    for variant in (None, Variant((1, 0), (("So so.", 0),))):
+        assert made.messages_as_json(text, variant) == json.dumps(made.messages(text, variant))

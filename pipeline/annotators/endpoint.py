@@ -108,9 +108,9 @@ class Asker:
 
     def key(self, request: Request) -> str:
         """Model, decoding and messages."""
-        messages = self.template.messages(request.text, request.variant)
-        asked = [self.params.model, self.decoding, self._template_hash, self.template.style, messages]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        rules = [self.params.model, self.decoding, self._template_hash, self.template.style]
+        messages = self.template.messages_as_json(request.text, request.variant)
+        return hashlib.sha256(f"{json.dumps(rules)[:-1]}, {messages}]".encode()).hexdigest()
 
     def body(self, request: Request, mode: Mode | None = None) -> tuple[dict[str, Any], bool]:
         """What is posted to `url`, and whether the text was cut."""

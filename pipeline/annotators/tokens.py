@@ -16,8 +16,8 @@ Tokens = list[int]
 
 def prompt_key(model: str, decoding: str, template: Template, request: Request) -> str:
     """What the store finds an answer by: a hash of model, decoding and messages."""
-    asked = [model, decoding, template.hash, template.messages(request.text, request.variant)]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    rules, messages = [model, decoding, template.hash], template.messages_as_json(request.text, request.variant)
+    return hashlib.sha256(f"{json.dumps(rules)[:-1]}, {messages}]".encode()).hexdigest()
 
 
 def prompt_tokens(tokenizer: Any, template: Template, request: Request, cutter: Cutter) -> tuple[Tokens, bool]:  # noqa: ANN401
