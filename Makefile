@@ -32,9 +32,9 @@ lint: setup
 	mypy
 
 # A file's tests stay together, and the folder of the long ones begins. One thread a process: torch's would get in each
-# other's way.
+# other's way. Four processes at most: one grows to 4 GB.
 unit: setup
-	OMP_NUM_THREADS=1 pytest -n logical --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 dag: setup  ## after a change of imports: stages depend on the code that they run
 	llambert dag --code .

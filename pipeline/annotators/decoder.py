@@ -2,8 +2,8 @@
 
 Prompts begin with the same tokens, whose keys and values are read once: the softmax over shared and own tokens is taken
 apart and put together again, which is exact (Hydragen, arXiv 2402.05099). What transformers writes to memory between
-two products takes a third of its time on a processor; here most of it happens in place, and the last layer ends with
-the tokens that are asked for.
+two products takes much of its time on a processor; here most of it happens in place, and the last layer ends with the
+tokens that are asked for.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from pipeline.annotators.tokens import Tokens
 from pipeline.computing import SHORT
 
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")  # whose layers are these, and were compared with them
-_FEW = 256  # shared tokens up to which plain products beat the fused kernel: 2.2 to 7.4 ms at 42, as fast at 450
+_FEW = 256  # shared tokens up to which plain products beat the fused kernel
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch's fused kernel, with the sums
 
 
@@ -47,6 +47,7 @@ def supports(model: Any) -> bool:  # noqa: ANN401 - a transformers model
         config.model_type in _KNOWN
         and getattr(config, "sliding_window", None) is None
         and config.hidden_act == "silu"
+        and getattr(config, "partial_rotary_factor", None) in (None, 1.0)
         and (model.device.type, model.dtype) == ("cpu", torch.float32)
     )
 
