@@ -6,6 +6,7 @@ the word embeddings; it is thrown away afterwards.
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def fit(params: Transformer, start: str, texts: list[str], work: Path, target: P
     adapt = params.adapt
     if adapt is None:
         raise ValueError("This is a bug: there is nothing to adapt")
+    shutil.rmtree(target, ignore_errors=True)  # what a process that was killed while it saved has left
     set_seed(_SEED)
     torch.set_float32_matmul_precision("medium")
     tokenizer = AutoTokenizer.from_pretrained(start)

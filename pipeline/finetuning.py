@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from pipeline import computing, losses
+from pipeline.artifacts import Json
 from pipeline.errors import UserError
 from pipeline.params import Transformer
 from pipeline.training import Floats, Phase
@@ -30,7 +31,7 @@ from serving.progress import Advance, progress
 from serving.shapes import Kind, Shape
 from serving.tokenizing import TextTokenizer
 
-_COMPLETE = "complete"  # a file written into a checkpoint when all its other files are there
+_COMPLETE = "complete"  # written into a checkpoint when all its other files are there; it lists their names
 _CHECKPOINTS_KEPT = 3  # the best, the last, and the one being written
 _GROUPED_BATCHES = 50  # batches that are sorted by length together: little padding, still random
 
@@ -109,7 +110,8 @@ class _Watch(TrainerCallback):
         return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= self.patience
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        Json(checkpoint / _COMPLETE).write({"files": sorted(path.name for path in checkpoint.iterdir())})
 
 
 def fit(
@@ -137,6 +139,7 @@ def fit(
     Returns:
         The learning curve: a row with step, epoch, train_loss, validation_loss, validation_accuracy per evaluation.
     """
+    shutil.rmtree(target, ignore_errors=True)  # what a process that was killed while it saved has left
     set_seed(seed)
     torch.set_float32_matmul_precision("medium")
     model, tokenizer = load(start, labels, params.max_tokens)
@@ -261,10 +264,12 @@ def _accuracy(shape: Shape) -> Any:  # noqa: ANN401 - a function of transformers
 
 
 def last_complete(work: Path) -> str | None:
-    """The newest checkpoint that was written to its end; remove those that were not."""
+    """The newest checkpoint with all its files; remove those that were half written or half removed."""
     checkpoints = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for checkpoint in checkpoints:
-        if not (checkpoint / _COMPLETE).exists():
+        marker = Json(checkpoint / _COMPLETE)
+        names = marker.read()["files"] if marker.path.exists() else [_COMPLETE]
+        if not all((checkpoint / name).exists() for name in names):
             shutil.rmtree(checkpoint)
     complete = [str(checkpoint) for checkpoint in checkpoints if checkpoint.exists()]
     return complete[-1] if complete else None

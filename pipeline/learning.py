@@ -37,13 +37,14 @@ class Learner:
     kind: Kind = "single"
 
     def learn(self, phases: list[Phase], built: Path) -> dict[str, Any]:
-        """Train, leave the model in `built`, and return what candidate.json says of it."""
+        """Train, leave the model in `built`, and return what candidate.json says of it.
+
+        What the last phase learnt stays in `place`/fingerprint until the caller has published `built`.
+        """
         if isinstance(self.encoder, Tfidf):
             return _baseline(self, self.encoder, phases, built)
         work, details = _phases(self, self.encoder, phases)
         shutil.copytree(work, built, dirs_exist_ok=True)
-        if work.is_relative_to(self.place):
-            shutil.rmtree(work.parent)
         return details | {"max_tokens": self.encoder.max_tokens, "truncation": self.encoder.truncation}
 
     def opinion(self, phases: list[Phase], texts: list[str]) -> Floats:
@@ -56,6 +57,15 @@ class Learner:
 
         work, _ = _phases(self, self.encoder, phases)
         return softmax(predicting.logits(work, texts, self.encoder.max_tokens, self.encoder.truncation))
+
+
+def discard(directory: Path) -> None:
+    """Remove a directory, so that no process killed meanwhile leaves a part of it under its name."""
+    gone = CHECKPOINTS / "gone"
+    shutil.rmtree(gone, ignore_errors=True)  # what a killed process left
+    if directory.exists():
+        directory.rename(gone)
+        shutil.rmtree(gone)
 
 
 def taught(recipe: str, learners: list[Learner], phases: list[Phase], student: Student) -> list[Phase]:

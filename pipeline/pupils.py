@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 
 from pipeline import training, weights
 from pipeline.artifacts import CHECKPOINTS, LEARNT
-from pipeline.learning import Learner
+from pipeline.learning import Learner, discard
 from pipeline.params import Tfidf, Transformer
 from pipeline.scoring import Floats
 from pipeline.training import Phase
@@ -41,6 +40,6 @@ def learn(encoder: Tfidf | Transformer, labels: list[str], phase: Phase, texts: 
         found = learner.opinion([phase], list(texts))
         with replacing(kept) as temporary, temporary.open("wb") as file:
             np.savez(file, probabilities=found, seconds=time.perf_counter() - start)
-        shutil.rmtree(work, ignore_errors=True)
+        discard(work)
     with np.load(kept) as stored:
         return Learnt(stored["probabilities"], float(stored["seconds"]))

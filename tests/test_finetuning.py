@@ -236,8 +236,25 @@ def test_a_half_written_checkpoint_is_ignored(encoder: Path, undisturbed: Undist
     (last / "complete").unlink()
     (last / "model.safetensors").write_bytes(b"half")
     (work / "checkpoint-100").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".tmpAbCdEf").write_bytes(b"half")  # safetensors writes beside its target
     assert fit(encoder, tmp_path, *RUNS["whole"]) == outcome
     assert not (work / "checkpoint-100").exists()
+    assert not (tmp_path / "out" / ".tmpAbCdEf").exists()
+
+
+def test_a_half_removed_checkpoint_is_ignored(
+    encoder: Path, undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory is removed file by file, and one without the optimizer's state loads without a word."""
+    from pipeline import finetuning
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "progress", dying(8, died))
+        with pytest.raises(DiedError):
+            fit(encoder, tmp_path, *RUNS["whole"])
+    (tmp_path / "work/checkpoint-6/optimizer.pt").unlink()
+    assert fit(encoder, tmp_path, *RUNS["whole"]) == undisturbed["whole"][1]
 
 
 @pytest.mark.parametrize("texts", [1, 7, 8, 9, 500, 801, 1700])

@@ -40,7 +40,7 @@ def run(params: Params, candidate: str) -> None:
     built = CHECKPOINTS / f"{candidate}.built"
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir(parents=True)
-    shutil.rmtree(target, ignore_errors=True)
+    learning.discard(target)
     details = learner.learn(phases, built)
     facts: dict[str, Any] = {
         "candidate": candidate, "encoder": name, "kind": encoder.kind, "recipe": recipe, "seed": int(seed),
@@ -52,7 +52,8 @@ def run(params: Params, candidate: str) -> None:
     _write_curve(candidate, facts["history"])
     target.parent.mkdir(exist_ok=True)
     built.rename(target)
-    shutil.rmtree(teachers, ignore_errors=True)
+    for done in (CHECKPOINTS / facts["fingerprint"], teachers):
+        learning.discard(done)
     log.info("train: %s from %s, %.0f s", candidate, facts["texts"], facts["seconds"])
 
 

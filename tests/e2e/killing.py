@@ -1,8 +1,9 @@
 """kill -9 at random moments: a stage is killed and run again until it ends; its artifacts must be those of a calm run.
 
-python tests/e2e/killing.py PROJECT STAGE... [--kills 20]
+python tests/e2e/killing.py PROJECT [STAGE...] [--kills 20] [--seed 1]
 """
 
+import argparse
 import hashlib
 import json
 import random
@@ -30,12 +31,11 @@ BEFORE = {"annotate": [STORE, f"{STORE}-wal", f"{STORE}-shm"]}
 def kill_until_done(project: Path, stage: str, kills: int, seed: int) -> dict[str, str]:
     """Run a stage, killing it `kills` times at random moments of a calm run's length; return its artifacts' hashes."""
     command = [sys.executable, "-m", "pipeline", *stage.split()]
-    calm = tempfile.mkdtemp()
-    shutil.copytree(project, calm, symlinks=True, dirs_exist_ok=True)
-    clear(Path(calm), stage)
+    calm = shutil.copytree(project, Path(tempfile.mkdtemp()) / "calm", symlinks=True)
+    clear(calm, stage)
     start = time.monotonic()
     subprocess.run(command, cwd=calm, env=environment(), check=True, capture_output=True)
-    length, wanted = time.monotonic() - start, fingerprint(Path(calm), stage)
+    length, wanted = time.monotonic() - start, fingerprint(calm, stage)
     clear(project, stage)
     moments = random.Random(seed)
     for _ in range(kills):
@@ -46,12 +46,15 @@ def kill_until_done(project: Path, stage: str, kills: int, seed: int) -> dict[st
             process.send_signal(signal.SIGKILL)
             process.wait()
     subprocess.run(command, cwd=project, env=environment(), check=True, capture_output=True)
-    shutil.rmtree(calm)
     found = fingerprint(project, stage)
-    different = {name for name in wanted | found if wanted.get(name) != found.get(name)}
+    different = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if different:
-        shown = "\n".join(f"{name}: {wanted.get(name)} became {found.get(name)}" for name in sorted(different)[:5])
-        raise SystemExit(f"{stage}: {len(different)} of {len(wanted)} differ after {kills} kills\n{shown}")
+        killed = shutil.copytree(project, calm.parent / "killed", symlinks=True)
+        raise SystemExit(
+            f"{stage}: {', '.join(different[:5])} ({len(different)} of {len(wanted)}) differ after {kills} kills: "
+            f"compare {calm} and {killed}"
+        )
+    shutil.rmtree(calm.parent)
     return found
 
 
@@ -94,13 +97,17 @@ def _without_times(value: object) -> object:
 
 def main() -> None:
     """The long form of the test: 20 kills a stage."""
-    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
-    kills = int(sys.argv[sys.argv.index("--kills") + 1]) if "--kills" in sys.argv else 20
-    for stage in ARTIFACTS:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("project", type=Path)
+    parser.add_argument("stages", nargs="*", default=list(ARTIFACTS))
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    for stage in arguments.stages:
         with tempfile.TemporaryDirectory() as scratch:
-            copy = shutil.copytree(arguments[0], Path(scratch) / "project", symlinks=True)
-            found = kill_until_done(copy, stage, kills, seed=1)
-            print(f"{stage}: {kills} kills, {len(found)} files or rows equal to a calm run's")
+            copy = shutil.copytree(arguments.project, Path(scratch) / "project", symlinks=True)
+            found = kill_until_done(copy, stage, arguments.kills, arguments.seed)
+            print(f"{stage}: {arguments.kills} kills, {len(found)} files or rows equal to a calm run's")
 
 
 if __name__ == "__main__":
