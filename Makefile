@@ -32,9 +32,10 @@ lint: setup
 	mypy
 
 # A file's tests stay together, and the folder of the long ones begins. One thread a process: torch's would get in each
-# other's way. Four processes at most: one grows to 4 GB.
+# other's way. A process more than cores, since some tests wait; four at most, since one grows to 4 GB.
+PROCESSES = $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 unit: setup
-	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 dag: setup  ## after a change of imports: stages depend on the code that they run
 	llambert dag --code .

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from serving.schemas import Count, Frozen, Sha256, Share
+from serving.shapes import Kind
 
 METHODS = {
     "classical": "Clopper-Pearson interval of the gold alone",
@@ -56,6 +57,7 @@ class Certificate(Certified):
     """The file."""
 
     certifies: str  # directory of the labels
+    kind: Kind = "single"  # multi: a text counts as right where all of its labels are
     rows: Count
     gold: Count
     confidence_level: Share

@@ -26,6 +26,7 @@ from pipeline.certificates import Certified, ClassCertificate, Estimate, Range
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 _EXTRA = 1.0  # squared residual that nobody saw: without it a lucky sample would have no width
 
 
@@ -33,55 +34,56 @@ _EXTRA = 1.0  # squared residual that nobody saw: without it a lucky sample woul
 class Population:
     """Sums over all labelled texts: all that is needed of them, however many they are."""
 
+    texts: int
     counts: Ints  # (labels,) texts that have each label
-    confidence: Floats  # (labels,) sum of the probability of a text's own label, by that label
+    confidence: Floats  # (labels,) sum of each label's probability over the texts that have it
     mass: Floats  # (labels,) sum of each label's probability over all texts
-    squares: float  # sum of the squared probability of a text's own label
-
-    @property
-    def texts(self) -> int:
-        """How many."""
-        return int(self.counts.sum())
+    sure: float  # sum of the probability that all is right that is said of a text
+    squares: float  # sum of its squares
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The gold texts: what they are, and what the corpus says of them."""
+    """The gold texts: what they are, and what the corpus says of them. A text has one label, any number, or none."""
 
-    truth: Ints  # (gold,) index of the label that people gave
-    said: Ints  # (gold,) index of the label in the corpus
+    truth: Bools  # (gold, labels) what people gave
+    said: Bools  # (gold, labels) what stands in the corpus
     probabilities: Floats  # (gold, labels)
+    sure: Floats  # (gold,) probability that all of a row of `said` is right
 
 
-def add_up(batches: Iterable[tuple[Ints, Floats]], labels: int) -> Population:
-    """Add up batches of (label indices (b,), probabilities (b, labels)); one batch is in memory at a time."""
-    counts, confidence, mass, squares = np.zeros(labels, np.int64), np.zeros(labels), np.zeros(labels), 0.0
-    for said, probabilities in batches:
-        own = probabilities[np.arange(len(said)), said]
-        counts += np.bincount(said, minlength=labels)
-        confidence += np.bincount(said, own, labels)
+def add_up(batches: Iterable[tuple[Bools, Floats, Floats]], labels: int) -> Population:
+    """Add up batches of (said (b, labels), probabilities (b, labels), sure (b,)); one is in memory at a time."""
+    counts, confidence, mass = np.zeros(labels, np.int64), np.zeros(labels), np.zeros(labels)
+    texts, total, squares = 0, 0.0, 0.0
+    for said, probabilities, sure in batches:
+        texts += len(said)
+        counts += said.sum(axis=0)
+        confidence += (probabilities * said).sum(axis=0)
         mass += probabilities.sum(axis=0)
-        squares += float(own @ own)
-    return Population(counts, confidence, mass, squares)
+        total += float(sure.sum())
+        squares += float(sure @ sure)
+    return Population(texts, counts, confidence, mass, total, squares)
 
 
 def certify(corpus: Population, gold: Sample, labels: Sequence[str], level: float) -> Certified:
-    """Accuracy, and for each label precision, recall and prevalence; None where no gold text tells of it."""
-    rows = np.arange(len(gold.said))
-    right = (gold.truth == gold.said).astype(float)
-    own = gold.probabilities[rows, gold.said]
-    accuracy = mean(right, own, corpus.confidence.sum() / corpus.texts, corpus.texts, level)
+    """Accuracy, and for each label precision, recall and prevalence; None where no gold text tells of it.
+
+    A text counts as right where all of its labels are.
+    """
+    right = (gold.truth == gold.said).all(axis=1).astype(float)
+    accuracy = mean(right, gold.sure, corpus.sure / corpus.texts, corpus.texts, level)
     if accuracy is None:
         raise ValueError("there is gold, so there is an accuracy. This is a bug.")
     per_class = {}
     for k, label in enumerate(labels):
-        here, guess = gold.said == k, gold.probabilities[:, k]
+        here, guess, truth = gold.said[:, k], gold.probabilities[:, k], gold.truth[:, k].astype(float)
         among = corpus.confidence[k] / max(corpus.counts[k], 1)
         per_class[label] = ClassCertificate(
             rows=int(corpus.counts[k]),
-            precision=mean(right[here], own[here], among, int(corpus.counts[k]), level),
+            precision=mean(truth[here], guess[here], among, int(corpus.counts[k]), level),
             recall=_recall(gold, k, corpus, level),
-            prevalence=mean((gold.truth == k).astype(float), guess, corpus.mass[k] / corpus.texts, corpus.texts, level),
+            prevalence=mean(truth, guess, corpus.mass[k] / corpus.texts, corpus.texts, level),
         )
     return Certified(accuracy=accuracy, per_class=per_class)
 
@@ -107,8 +109,8 @@ def mean(truth: Floats, guess: Floats, guess_mean: float, texts: int, level: flo
 
 def _recall(gold: Sample, k: int, corpus: Population, level: float) -> Estimate | None:
     """A ratio of two means with one lambda; its variance is that of truth (found - recall), by linearisation."""
-    truth, guess = (gold.truth == k).astype(float), gold.probabilities[:, k]
-    found = (gold.said == k).astype(float)
+    truth, guess = gold.truth[:, k].astype(float), gold.probabilities[:, k]
+    found = gold.said[:, k].astype(float)
     if not (n := truth.sum()):
         return None
     share = float(truth @ found / n)
@@ -185,7 +187,7 @@ def needed(corpus: Population, width: float, level: float, accuracy: float | Non
         `accuracy` expected, `classical` and `ppi` (numbers of gold texts; all of the corpus at most), and
         `ratio`, of the two widths at equal gold.
     """
-    expected = float(corpus.confidence.sum() / corpus.texts)
+    expected = corpus.sure / corpus.texts
     spread = max(corpus.squares / corpus.texts - expected**2, 0.0)
     value = expected if accuracy is None else accuracy
     left = 1 - min(spread / max(value * (1 - value), 1e-9), 0.99)

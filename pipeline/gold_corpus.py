@@ -75,11 +75,9 @@ def known(label: str, task: Task, where: str) -> str:
     Raises:
         UserError: it is none of them.
     """
-    words = {word.casefold(): name for name, more in task.labels.items() for word in (name, *more)}
-    if (name := words.get(label.casefold())) is None:
-        listed = ", ".join(map(repr, task.names))
+    if (name := task.read(label)) is None:
         raise UserError(
-            f"{where}: the label {label!r} is none of {listed}: correct it, or add it to task.labels as another word"
+            f"{where}: the label {label!r} is not {task.writing}: correct it, or add it to task.labels as another word"
         )
     return name
 

@@ -42,14 +42,14 @@ def write_int8(candidate: Path, layers: int, path: Path, pieces: Pieces, max_fli
         max_flips: share of pieces that may get another label.
         shape: what logits mean.
     """
-    for kept in _ladder(layers):
-        # In a process of its own: what NNCF holds in memory goes with it.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    # In a process of its own: what NNCF holds in memory goes with it.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for kept in _ladder(layers):
             pool.submit(_quantise, candidate, path, pieces.ids[:_SAMPLES], kept).result()
-        flips = shape.flips(_logits(path, pieces), pieces.logits)
-        if flips <= max_flips:
-            return
-        log.info("export: int8 of openvino flips %.2f %% of the labels (kept in fp32: %s)", 100 * flips, kept)
+            flips = shape.flips(_logits(path, pieces), pieces.logits)
+            if flips <= max_flips:
+                return
+            log.info("export: int8 of openvino flips %.2f %% of the labels (kept in fp32: %s)", 100 * flips, kept)
 
 
 def _ladder(layers: int) -> list[list[str]]:

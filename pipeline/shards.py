@@ -5,25 +5,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import certifying
 from pipeline.artifacts import ROWS_PER_GROUP
-from pipeline.certifying import Floats, Ints, Population, Sample
+from pipeline.certifying import Bools, Floats, Population, Sample
 from pipeline.errors import UserError
+from serving.shapes import Shape
 
 _COLUMNS = ["id", "label", "probabilities", "model_hash"]
 
 
 @dataclass(slots=True)
 class Rows:
-    """What was met of the wanted ids: id -> (label index, probabilities); and which models gave labels."""
+    """What was met of the wanted ids: id -> (labels, probabilities, how sure); and which models gave labels."""
 
     wanted: Collection[str]
-    found: dict[str, tuple[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
+    found: dict[str, tuple[Bools, Floats, float]] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
 
 
@@ -38,51 +38,56 @@ def parts(directory: Path) -> list[Path]:
     return found
 
 
-def survey(files: Sequence[Path], labels: Sequence[str], wanted: Collection[str] = ()) -> tuple[Population, Rows]:
+def survey(files: Sequence[Path], shape: Shape, wanted: Collection[str] = ()) -> tuple[Population, Rows]:
     """Read all shards once, a batch at a time.
 
     Raises:
         UserError: they have another label, or an id that is wanted twice.
     """
     rows = Rows(wanted)
-    return certifying.add_up(_batches(files, labels, rows), len(labels)), rows
+    return certifying.add_up(_batches(files, shape, rows), len(shape.labels)), rows
 
 
-def _batches(files: Sequence[Path], labels: Sequence[str], rows: Rows) -> Iterator[tuple[Ints, Floats]]:
-    names, wanted = pa.array(labels), pa.array(sorted(rows.wanted), pa.string())
+def _batches(files: Sequence[Path], shape: Shape, rows: Rows) -> Iterator[tuple[Bools, Floats, Floats]]:
+    wanted = pa.array(sorted(rows.wanted), pa.string())
     for path in files:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_PER_GROUP, columns=_COLUMNS):
-                said = pc.index_in(batch["label"], names)
+                label = batch["label"].dictionary_encode()
+                distinct = label.dictionary.to_pylist()
                 flat = batch["probabilities"].flatten().to_numpy(zero_copy_only=False)
-                if said.null_count or len(flat) != len(said) * len(labels):
+                known = set(shape.labels).issuperset(name for word in distinct for name in shape.names(word))
+                if not known or len(flat) != len(label) * len(shape.labels):
                     raise UserError(f"{path} has other labels than task.labels: run `dvc repro label`")
-                indices = said.to_numpy().astype(np.int64)
-                probabilities = flat.reshape(-1, len(labels)).astype(float)
+                said = given(distinct, shape)[label.indices.to_numpy()]
+                probabilities = flat.reshape(-1, len(shape.labels)).astype(float)
+                sure = shape.sure(said, probabilities)
                 rows.models.update(pc.unique(batch["model_hash"]).to_pylist())
-                _keep(batch["id"], indices, probabilities, wanted, rows)
-                yield indices, probabilities
+                _keep(batch["id"], said, probabilities, sure, wanted, rows)
+                yield said, probabilities, sure
 
 
-def _keep(ids: pa.Array, said: Ints, probabilities: Floats, wanted: pa.Array, rows: Rows) -> None:
+def _keep(ids: pa.Array, said: Bools, probabilities: Floats, sure: Floats, wanted: pa.Array, rows: Rows) -> None:
     for place in np.flatnonzero(pc.is_in(ids, wanted).to_numpy(zero_copy_only=False)):
         id_ = ids[place].as_py()
         if id_ in rows.found:
             raise UserError(
                 f"the id {id_!r} stands twice among the labels: gold needs ids that are unique in the corpus"
             )
-        rows.found[id_] = int(said[place]), probabilities[place]
+        rows.found[id_] = said[place], probabilities[place], float(sure[place])
 
 
-def sample(gold: dict[str, str], rows: Rows, labels: Sequence[str]) -> Sample:
+def given(words: Sequence[str], shape: Shape) -> Bools:
+    """Labels as strings, sets among them, to (texts, labels)."""
+    sets = [set(shape.names(word)) for word in words]
+    return np.array([[name in names for name in shape.labels] for names in sets], dtype=bool)
+
+
+def sample(gold: dict[str, str], rows: Rows, shape: Shape) -> Sample:
     """Put gold beside what the corpus says of it. All ids must have been found."""
     order = sorted(gold)
-    index = {label: i for i, label in enumerate(labels)}
-    return Sample(
-        truth=np.array([index[gold[id_]] for id_ in order], np.int64),
-        said=np.array([rows.found[id_][0] for id_ in order], np.int64),
-        probabilities=np.array([rows.found[id_][1] for id_ in order]),
-    )
+    said, probabilities, sure = (np.array(part) for part in zip(*(rows.found[id_] for id_ in order), strict=True))
+    return Sample(given([gold[id_] for id_ in order], shape), said, probabilities, sure)
 
 
 def first(files: Sequence[Path], seed: int, count: int) -> list[str]:

@@ -51,6 +51,11 @@ class Shape:
         """[n, classes] probabilities to labels."""
         return Decision([self.labels[i] for i in probabilities.argmax(axis=1)], probabilities.max(axis=1))
 
+    def sure(self, given: Bools, probabilities: Floats) -> Floats:
+        """[n] probability that what is given to a text is right, from [n, classes] of both."""
+        own: Floats = (probabilities * given).sum(axis=1)
+        return own
+
     def flips(self, logits: Floats, reference: Floats) -> float:
         """Share of texts that get another label from `logits` than from `reference`, both [n, classes]."""
         ours, theirs = (self.given(self.probabilities(some)) for some in (logits, reference))
@@ -93,6 +98,11 @@ class Multi(Shape):
         given = self.given(probabilities)
         confidence = np.where(given, probabilities, 1 - probabilities).min(axis=1)
         return Decision([joined(self.labels, row) for row in given], confidence)
+
+    def sure(self, given: Bools, probabilities: Floats) -> Floats:
+        """[n] that each yes and no is right, as if they were independent."""
+        each: Floats = np.where(given, probabilities, 1 - probabilities).prod(axis=1)
+        return each
 
     def names(self, label: str) -> list[str]:
         """The labels of a set."""

@@ -93,13 +93,15 @@ def predict(texts: list[str], taught: Ints, size: int, seed: int) -> Floats:
 def simulate(truth: Ints, probabilities: Floats, gold: int, repeat: int, seed: int) -> dict[str, Any]:
     """Draw `gold` texts `repeat` times and certify."""
     labels, said = [str(k) for k in range(probabilities.shape[1])], probabilities.argmax(1)
-    corpus = certifying.add_up([(said, probabilities)], len(labels))
+    one = np.eye(len(labels), dtype=bool)
+    sure = probabilities.max(1)
+    corpus = certifying.add_up([(one[said], probabilities, sure)], len(labels))
     true, theory = known(truth, said, probabilities)
     random = np.random.default_rng(seed)
     seen: defaultdict[str, list[tuple[float, ...]]] = defaultdict(list)
     for _ in range(repeat):
         drawn = random.choice(len(truth), gold, replace=False)
-        sample = Sample(truth[drawn], said[drawn], probabilities[drawn])
+        sample = Sample(one[truth[drawn]], one[said[drawn]], probabilities[drawn], sure[drawn])
         certified = certifying.certify(corpus, sample, labels, _LEVEL)
         named = {"accuracy": certified.accuracy}
         for label, row in certified.per_class.items():

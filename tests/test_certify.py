@@ -15,6 +15,7 @@ from pipeline.certificates import Certificate
 from pipeline.commands import gold
 from pipeline.errors import UserError
 from pipeline.stages import certify, report
+from serving import shapes
 from serving.layout import SCHEMA
 
 SHEET, IDS = Path("sheet.csv"), [f"c{i}" for i in range(400)]
@@ -106,7 +107,7 @@ def test_blank_texts_may_stand_at_the_end_but_not_between():
     ("rows", "said"),
     [
         ([("c1", "negative"), ("c1", "negative")], "stands there twice"),
-        ([("c1", "mixed")], "the label 'mixed' is none of"),
+        ([("c1", "mixed")], "the label 'mixed' is not one of"),
         ([("zz", "negative")], "1 of 1 gold texts are not among the corpus's first 1"),
         ([(id_, "negative") for id_ in IDS[:20]], "no uniform draw"),
         ([("c1", "")], "has no label"),
@@ -142,7 +143,7 @@ def test_power_and_what_must_be_there_first():
     with pytest.raises(UserError, match="exists"):
         gold.sample(5, SHEET)
     with pytest.raises(UserError, match="has other labels"):
-        shards.survey(shards.parts(LABELLED), ["negative", "neutral"])
+        shards.survey(shards.parts(LABELLED), shapes.of("single", ["negative", "neutral"]))
     for part in LABELLED.iterdir():
         part.unlink()
     with pytest.raises(UserError, match="holds no labels"):

@@ -19,11 +19,19 @@ def world(texts: int, seed: int = 0, sharp: float = 2.0) -> tuple[np.ndarray, np
     return truth, probabilities
 
 
+def batch(said, probabilities):
+    rows = np.eye(3, dtype=bool)[said]
+    return rows, probabilities, (rows * probabilities).sum(1)
+
+
+def sample(truth, said, probabilities):
+    return Sample(np.eye(3, dtype=bool)[truth], *batch(said, probabilities))
+
+
 def certify(truth, probabilities, drawn):
-    corpus = certifying.add_up([(probabilities.argmax(1), probabilities)], 3)
-    return certifying.certify(
-        corpus, Sample(truth[drawn], probabilities.argmax(1)[drawn], probabilities[drawn]), LABELS, 0.95
-    )
+    said = probabilities.argmax(1)
+    corpus = certifying.add_up([batch(said, probabilities)], 3)
+    return certifying.certify(corpus, sample(truth[drawn], said[drawn], probabilities[drawn]), LABELS, 0.95)
 
 
 def test_the_classical_interval_is_clopper_and_pearsons_and_the_estimates_are_those_of_the_papers():
@@ -67,11 +75,11 @@ def test_all_of_the_corpus_leaves_no_doubt():
 def test_intervals_cover_and_are_narrower_also_at_extremes_and_with_wrong_confidence(sharp, bias, gold):
     truth, p = world(20_000, sharp=sharp)
     biased = p**bias / (p**bias).sum(1, keepdims=True)
-    corpus, said = certifying.add_up([(p.argmax(1), biased)], 3), p.argmax(1)
+    corpus, said = certifying.add_up([batch(p.argmax(1), biased)], 3), p.argmax(1)
     random, seen = np.random.default_rng(1), []
     for _ in range(300):
         drawn = random.choice(len(truth), gold, replace=False)
-        found = certifying.certify(corpus, Sample(truth[drawn], said[drawn], biased[drawn]), LABELS, 0.95)
+        found = certifying.certify(corpus, sample(truth[drawn], said[drawn], biased[drawn]), LABELS, 0.95)
         row = found.per_class["b"]
         for m, true in (
             (found.accuracy, (said == truth).mean()),
@@ -85,6 +93,27 @@ def test_intervals_cover_and_are_narrower_also_at_extremes_and_with_wrong_confid
     assert (figures[:, :, :2].mean(0) >= 0.925).all()  # 0.95 less two standard errors of 300 draws
     assert (figures[:, :, 2].mean(0) < 1).all()
     assert figures[:, 1, 2].mean() < 0.75  # prevalence gains most
+
+
+def test_of_sets_each_label_has_its_figures_and_a_text_is_right_where_all_are():
+    random = np.random.default_rng(5)
+    p = random.beta(0.4, 0.8, size=(20_000, 3))
+    truth, said = random.random(p.shape) < p, p >= 0.5
+    sure = np.where(said, p, 1 - p).prod(1)
+    corpus, covered = certifying.add_up([(said, p, sure)], 3), []
+    assert corpus.texts == 20_000 < corpus.counts.sum() + (~said.any(1)).sum()
+    for _ in range(200):
+        drawn = random.choice(len(p), 150, replace=False)
+        found = certifying.certify(corpus, Sample(truth[drawn], said[drawn], p[drawn], sure[drawn]), LABELS, 0.95)
+        for m, true in (
+            (found.accuracy, (said == truth).all(1).mean()),
+            (found.per_class["c"].prevalence, truth[:, 2].mean()),
+            (found.per_class["c"].recall, said[truth[:, 2], 2].mean()),
+            (found.per_class["c"].precision, truth[said[:, 2], 2].mean()),
+        ):
+            covered.append((m.classical.low <= true <= m.classical.high, m.ppi.low <= true <= m.ppi.high))
+        assert found.accuracy.classical.value == (said == truth)[drawn].all(1).mean()
+    assert (np.array(covered).reshape(200, 4, 2).mean(0) >= 0.92).all()  # 0.95 less two standard errors of 200 draws
 
 
 def test_no_error_and_no_gold_of_a_label():
@@ -101,14 +130,14 @@ def test_no_error_and_no_gold_of_a_label():
 def test_sums_do_not_depend_on_batches():
     _, p = world(1000)
     said = p.argmax(1)
-    whole, parts = (certifying.add_up(b, 3) for b in ([(said, p)], [(said[i::7], p[i::7]) for i in range(7)]))
+    whole, parts = (certifying.add_up([batch(said[i::n], p[i::n]) for i in range(n)], 3) for n in (1, 7))
     assert whole.texts == parts.texts == 1000
-    for name in ("counts", "confidence", "mass", "squares"):
+    for name in ("counts", "confidence", "mass", "sure", "squares"):
         assert np.allclose(getattr(whole, name), getattr(parts, name))
 
 
 def test_power_is_the_least_gold_that_is_narrow_enough():
-    corpus = Population(np.array([50_000, 50_000]), np.array([45_000.0, 45_000.0]), np.full(2, 5e4), 82_500.0)
+    corpus = Population(100_000, np.full(2, 50_000), np.full(2, 45_000.0), np.full(2, 5e4), 90_000.0, 82_500.0)
     found = certifying.needed(corpus, 0.06, 0.95)
     assert found["accuracy"] == pytest.approx(0.9)
     for n, wide in ((found["classical"], False), (found["classical"] - 1, True)):

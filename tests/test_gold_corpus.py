@@ -30,7 +30,7 @@ def test_labels_come_in_the_words_of_the_task(tmp_path):
     [
         ("id,label\na,good\na,bad\n", "row 3: the id 'a' stands there twice"),
         ("id,label\na,good\nb,\n", "row 3: no label"),
-        ("id,label\na,mixed\n", "row 2: the label 'mixed' is none of 'negative', 'positive'"),
+        ("id,label\na,mixed\n", "row 2: the label 'mixed' is not one of negative, positive"),
         ("id,label\n ,good\n", "row 2: no id"),
         ("key,label\na,good\n", "has no column id"),
         (b"id,label\n\xff,good\n", "not readable as CSV in UTF-8"),

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import toy_project
-from toy_project import database  # noqa: F401 - a fixture
 
 from pipeline.commands import models
 from pipeline.errors import UserError
@@ -14,7 +13,7 @@ WORSE = toy_project.RIGHT | {"fine": -1.0}
 
 
 @pytest.fixture(autouse=True)
-def _project(tmp_path, monkeypatch, database):  # noqa: F811
+def _project(tmp_path, monkeypatch, database):
     shutil.copy(database, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

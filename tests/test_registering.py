@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_project
-from toy_project import database  # noqa: F401 - a fixture
 
 from pipeline import artifacts, registering
 from pipeline.errors import UserError
@@ -22,7 +21,7 @@ from pipeline.stages import register
 
 
 @pytest.fixture(autouse=True)
-def _project(tmp_path, monkeypatch, database):  # noqa: F811
+def _project(tmp_path, monkeypatch, database):
     shutil.copy(database, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -118,6 +118,7 @@ def test_a_person_labels_by_keyboard_and_the_models_label_stays_hidden(
         bodies = []
         page.on("response", lambda response: bodies.append(response.text()) if "/items/" in response.url else None)
         page.reload()
+        page.locator("#item").wait_for()
         first = page.locator("#text").inner_text()
         assert not any("0.61" in body for body in bodies)
         second = press(page, "1", "2")

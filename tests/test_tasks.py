@@ -1,5 +1,6 @@
 """Tasks of every kind through every stage, up to what the service and its Arrow stream say."""
 
+import csv
 import random
 import shutil
 import time
@@ -14,11 +15,12 @@ import pytest
 from llm_server import Behaviour, LLMServer
 from starlette.testclient import TestClient
 from task_project import FILLERS, Row, make, metrics, run
-from toy_project import database as database
 
 from pipeline import params
 from pipeline.artifacts import EXPORT, LABELS, REJECTED, RESPONSES, SAMPLE, TEACHER
+from pipeline.commands import gold
 from pipeline.commands.models import label_text
+from pipeline.stages import certify, report
 from serving.engine import Engine
 from serving.verifying import verify
 from serving.web.app import create
@@ -88,7 +90,7 @@ def test_any_number_of_labels() -> None:
         example = {"text": "a vote on the price", "label": "politics|money"}
         prompt = {"user": "Is it about {label}? {text}", "examples": [example]}
         made = make({"kind": "multi", "labels": dict.fromkeys(TOPICS)}, topics,
-                    annotate={"annotator": asks, "prompt": prompt}, mini=MINILM)  # fmt: skip
+                    annotate={"annotator": asks, "prompt": prompt}, certify={}, mini=MINILM)  # fmt: skip
         run(made)
         assert server.asked.total() == len(server.asked) == 3 * (240 + 160 + 3)  # each label of each text once
         says = [(turn[0]["content"], turn[1]["content"]) for turn in (body["messages"] for body in server.bodies)]
@@ -117,10 +119,38 @@ def test_any_number_of_labels() -> None:
     both, neither = served(["goal match and bank price today", "the a of and today"])
     assert (both["label"], both["labels"]) == ("sport|money", ["sport", "money"])
     assert (neither["label"], neither["labels"]) == ("none", [])
+    certified(made, rows)
     page = Path("report.html").read_text()
     assert "micro F1" in page
+    assert "accuracy of whole sets" in page
     assert "given from" in page
     assert label_text("goal match").startswith("sport:")
+
+
+def certified(made: params.Params, rows: list[dict[str, Any]]) -> None:
+    """People label a sheet with the sets that the words decide; the certificate speaks for all labels."""
+    sheet = Path("sheet.csv")
+    assert "'none', or any of sport, politics, money with | between" in gold.sample(120, sheet)
+    with sheet.open(newline="") as file:
+        drawn = {row["id"]: truth(row["text"]) for row in csv.DictReader(file)}
+    with sheet.open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "label"), *drawn.items()])
+    assert "120 gold texts" in gold.add(sheet)
+    certify.run(made)
+    report.run(made)
+    found, said = metrics("certify"), {row["id"]: row["label"] for row in rows}
+    assert found["accuracy"]["classical"]["value"] == pytest.approx(np.mean([said[i] == t for i, t in drawn.items()]))
+    for name in TOPICS:
+        shares = [np.mean([name in label.split("|") for label in some]) for some in (drawn.values(), said.values())]
+        row = found["per_class"][name]
+        assert row["prevalence"]["classical"]["value"] == pytest.approx(shares[0])
+        assert row["rows"] == round(shares[1] * len(said))
+        assert row["recall"]["ppi"]["value"] > 0.9
+
+
+def truth(text: str) -> str:
+    words = set(text.split())
+    return "|".join(topic for topic, some in TOPICS.items() if words.intersection(some)) or "none"
 
 
 def stars(made: random.Random) -> Row:

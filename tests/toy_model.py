@@ -9,6 +9,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from filelock import FileLock
+
 from pipeline import exporting
 from pipeline.params import Export
 
@@ -37,9 +39,13 @@ def candidate(directory: Path, **facts: object) -> Path:
 
 @cache
 def exported() -> Path:
-    """An exported model, made once; copy it before changing it."""
-    directory = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, directory)
-    params = Export(precisions=["fp32", "int8"], max_flips=0.2)
-    exporting.export(candidate(directory / "candidate"), directory / "export", TEXTS, params, temperature=2.0)
+    """An exported model, made once for all processes of a test run; copy it before changing it."""
+    if "LLAMBERT_TESTS" not in os.environ:
+        os.environ["LLAMBERT_TESTS"] = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, os.environ["LLAMBERT_TESTS"])
+    directory = Path(os.environ["LLAMBERT_TESTS"])
+    with FileLock(directory / "lock"):
+        if not (directory / "export").exists():
+            params = Export(precisions=["fp32", "int8"], max_flips=0.2)
+            exporting.export(candidate(directory / "candidate"), directory / "export", TEXTS, params, temperature=2.0)
     return directory / "export"

@@ -7,14 +7,12 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import pre_tokenizers, processors
 
 from pipeline import artifacts, params
 from pipeline.artifacts import Document, Gold, Label, Prediction, Rejected, Response, Sampled, Unusable
-from pipeline.registry import Registry
 from serving.engine import Engine
 from serving.files import sha256
 from serving.models import open_directory
@@ -43,17 +41,6 @@ label: {precision: fp32}
 report: {}
 """
 BINS = [{"confidence": c, "accuracy": c - 0.1, "texts": 20} for c in (0.6, 0.9)]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """An empty MLflow database: its 60 migrations take seconds, a copy takes none."""
-    place = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(place)
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        Registry(params.Register(model_name="toys"))
-    return place / "mlflow.db"
 
 
 def toy_export(directory: Path, weights: dict[str, float], labels: list[str] = LABELS) -> str:

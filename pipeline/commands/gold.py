@@ -30,8 +30,8 @@ def sample(count: int, sheet: Path) -> str:
         return f"all of the first {count:,} texts are labelled already in {block.gold.path}: ask for more"
     _write(sheet, ("id", "text", "label"), rows)
     return (
-        f"{len(rows):,} texts stand in {sheet}, drawn uniformly from the corpus. Write one of "
-        f"{', '.join(settings.task.names)} into `label` of each, from the top, none left out; "
+        f"{len(rows):,} texts stand in {sheet}, drawn uniformly from the corpus. Write {settings.task.writing} into "
+        "`label` of each, from the top, none left out; "
         f"then `llambert gold add {sheet}`"
     )
 
@@ -89,7 +89,7 @@ def power(width: float, accuracy: float | None) -> str:
     if not 0 < width < 1 or not (accuracy is None or 0 < accuracy < 1):
         raise UserError("--width is high minus low, and --accuracy a share, both between 0 and 1: such as 0.05 and 0.9")
     place = FINAL if "defer" in dag.stages(settings) else LABELLED
-    corpus, _ = shards.survey(shards.parts(place), settings.task.names)
+    corpus, _ = shards.survey(shards.parts(place), settings.task.shape)
     found = certifying.needed(corpus, width, block.confidence_level, accuracy)
     return "\n".join(
         [

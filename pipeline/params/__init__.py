@@ -147,6 +147,8 @@ class Params(Block):
             raise ValueError(f"label.precision '{self.label.precision}' is not among export.precisions")
         if self.label.runtime not in ("auto", *self.export.runtimes):
             raise ValueError(f"label.runtime '{self.label.runtime}' is not among export.runtimes")
+        if self.certify is not None and self.label.top is not None:
+            raise ValueError("certify reads the probabilities of all labels: take label.top out")
         if self.label.target_error is not None and self.certify is None:
             raise ValueError("label.target_error needs gold drawn from the corpus: add the block `certify: {}`")
         return self
@@ -155,7 +157,7 @@ class Params(Block):
     def _kinds_are_known(self) -> Self:
         if self.task.kind != "multi":
             return self
-        blocks = {"rounds": self.rounds, "annotators": self.annotators, "certify": self.certify}
+        blocks = {"rounds": self.rounds, "annotators": self.annotators, "label.target_error": self.label.target_error}
         given = [name for name, block in blocks.items() if block is not None]
         given += [
             f"train.recipes: {recipe}" for recipe in self.train.recipes if recipe in ("self_trained", "distilled")

@@ -53,6 +53,12 @@ class Task(Block):
         return list(self.labels)
 
     @property
+    def writing(self) -> str:
+        """How people write a label, in words."""
+        listed = ", ".join(self.labels)
+        return f"'{NONE}', or any of {listed} with {SEPARATOR} between" if self.kind == "multi" else f"one of {listed}"
+
+    @property
     def shape(self) -> Shape:
         """What probabilities of these labels mean."""
         return shapes.of(self.kind, self.names)

@@ -55,7 +55,7 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "accuracy", figures["accuracy"]
+    yield "accuracy" + " of whole sets" * (figures["kind"] == "multi"), figures["accuracy"]
     for label, found in figures["per_class"].items():
         for name in ("precision", "recall", "prevalence"):
             if found[name] is not None:

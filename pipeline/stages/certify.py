@@ -27,15 +27,16 @@ def run(params: Params) -> None:
     if settings is None or not gold:
         raise UserError("certify.gold has no rows: `llambert gold sample 200` draws texts to label")
     deferred = "defer" in dag.stages(params)
-    place, labels = FINAL if deferred else LABELLED, params.task.names
+    place, shape = FINAL if deferred else LABELLED, params.task.shape
     files = shards.parts(place)
     gold_corpus.refuse_unless_uniform(gold, shards.first(files, settings.seed, len(gold)), settings.gold.path)
     used = gold_corpus.halves(gold)[1] if deferred else gold
-    corpus, rows = shards.survey(files, labels, used)
-    found = certifying.certify(corpus, shards.sample(used, rows, labels), labels, settings.confidence_level)
+    corpus, rows = shards.survey(files, shape, used)
+    found = certifying.certify(corpus, shards.sample(used, rows, shape), shape.labels, settings.confidence_level)
     certificate = Certificate(
         **dict(found),
         certifies=str(place),
+        kind=params.task.kind,
         rows=corpus.texts,
         gold=len(used),
         confidence_level=settings.confidence_level,

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from flow_project import run, set_params
+import task_project
+from flow_project import STAGES, run, set_params
 from killing import ARTIFACTS, STORE, kill_until_done
+
+from pipeline import params
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +69,9 @@ def test_results_models_and_label_text(project: Path) -> None:
     assert "negative" in labelled
 
 
-def test_without_gold_the_report_says_agreement_not_accuracy(project: Path, tmp_path: Path) -> None:
+def test_without_gold_the_report_says_agreement_not_accuracy(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
     text = (copy / "params.yaml").read_text()
     kept = [line for line in text.splitlines() if not line.strip().startswith(("gold_train:", "gold_test:"))]
@@ -74,7 +79,12 @@ def test_without_gold_the_report_says_agreement_not_accuracy(project: Path, tmp_
     assert "llambert dag" in run(copy, "llambert", "check", code=2)
     run(copy, "llambert", "dag")
     run(copy, "llambert", "check")
-    run(copy, "dvc", "repro")
+    listed = {line.split("@")[0] for line in run(copy, "dvc", "stage", "list", "--name-only").splitlines()}
+    assert listed == set(STAGES)
+    assert "Running stage 'ingest'" in run(copy, "dvc", "repro", "--dry")
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    task_project.run(params.load())  # in this process, which has imported all that stages want
     evaluation = json.loads((copy / "metrics/evaluate.json").read_text())
     assert evaluation["test"] is None
     assert evaluation["validation"]["reference"] == "llm"
