@@ -2,9 +2,11 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.params import Endpoint, OpenAIAnnotator, Params, Price
@@ -122,49 +124,74 @@ def by_the_clock(params: Params, seconds: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What an annotator of a run has used."""
+
+    requests: int  # texts that it was asked about
+    tokens: int  # prompts and answers
+    money: float | None  # None where nobody knows
+    seconds: float  # by the clock
+
+
+def asked(params: Params, figures: Mapping[str, Any]) -> Asked:
+    """Price what an annotator, that of the block `annotate`, says of itself in its metrics."""
+    prompt, answer, seconds = (figures[key] for key in ("prompt_tokens", "answer_tokens", "seconds"))
+    money = None if unpriced(params) else prices(params).of(prompt, answer, seconds)
+    return Asked(figures["answers"], prompt + answer, money, by_the_clock(params, seconds))
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a run has used."""
 
-    requests: int  # texts that the LLM was asked about
-    tokens: int  # of the LLM, prompts and answers
-    money: float | None  # for the LLM; None where nobody knows
-    annotate_s: float  # by the clock
+    annotators: Mapping[str, Asked]  # the first, and those who were consulted
     train_s: float  # all candidates together
     label_s: float
     rows: int  # texts that the encoder labelled
+
+    @property
+    def first(self) -> Asked:
+        """The LLM that labels."""
+        return next(iter(self.annotators.values()))
+
+    @property
+    def seconds(self) -> float:
+        """Of all parts."""
+        return sum(each.seconds for each in self.annotators.values()) + self.train_s + self.label_s
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """In the currency of the params; None where nobody knows what the LLM's answers cost."""
 
-    annotate: float | None
+    annotate: float  # by all annotators, as far as it is known
     train: float
     label: float
-    everything_by_llm: float | None  # all `rows`, at what an answer has cost
+    everything_by_llm: float | None  # all `rows` by the first annotator, at what an answer has cost
     everything_by_llm_s: float | None  # likewise in seconds by the clock
     break_even: int | None  # texts from which on the encoder's way is the cheaper one
 
     @property
     def total(self) -> float:
         """What was paid, as far as it is known."""
-        return (self.annotate or 0.0) + self.train + self.label
+        return self.annotate + self.train + self.label
 
 
 def costs(usage: Usage, machine_per_hour: float) -> Costs:
     """Price a run; training and labelling at what an hour of this machine costs."""
     per_second = machine_per_hour / 3600
     train, label = usage.train_s * per_second, usage.label_s * per_second
-    if usage.money is None or not usage.requests:
-        return Costs(usage.money, train, label, None, None, None)
-    by_llm = usage.money / usage.requests
+    llm, annotate = usage.first, sum(each.money or 0.0 for each in usage.annotators.values())
+    if llm.money is None or not llm.requests:
+        return Costs(annotate, train, label, None, None, None)
+    by_llm = llm.money / llm.requests
     by_encoder = label / usage.rows if usage.rows else 0.0
     saved = by_llm - by_encoder
     return Costs(
-        usage.money,
+        annotate,
         train,
         label,
         everything_by_llm=by_llm * usage.rows,
-        everything_by_llm_s=usage.annotate_s / usage.requests * usage.rows if usage.annotate_s else None,
-        break_even=math.ceil((usage.money + train) / saved) if saved > 0 else None,
+        everything_by_llm_s=llm.seconds / llm.requests * usage.rows if llm.seconds else None,
+        break_even=math.ceil((annotate + train) / saved) if saved > 0 else None,
     )

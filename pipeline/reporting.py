@@ -10,7 +10,7 @@ from pipeline import costing, measuring, plotting
 from pipeline.artifacts import Prediction
 from pipeline.costing import Usage
 from pipeline.measuring import Said
-from pipeline.params import Params
+from pipeline.params import FIRST, Params
 from serving import shapes
 from serving.shapes import Shape
 
@@ -203,19 +203,10 @@ def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], 
     """
     three = headlines(stages["evaluate"], best, stages["annotate"]["model"])
     all_ = examples(rows, fitted(params, best))
-    annotate, train_s = stages["annotate"], sum(c["seconds"] for c in rows.candidates)
-    tokens = annotate["prompt_tokens"] + annotate["answer_tokens"]
-    label = stages["label"]
-    prices, unpriced = costing.prices(params), costing.unpriced(params)
-    usage = Usage(
-        annotate["answers"],
-        tokens,
-        None if unpriced else prices.of(annotate["prompt_tokens"], annotate["answer_tokens"], annotate["seconds"]),
-        costing.by_the_clock(params, annotate["seconds"]),
-        train_s,
-        label["seconds"],
-        label["rows"],
-    )
+    figures = {FIRST: stages["annotate"]} | stages.get("consult", {}).get("annotators", {})
+    annotators = {name: costing.asked(params.asking(name), found) for name, found in figures.items()}
+    train_s, label = sum(c["seconds"] for c in rows.candidates), stages["label"]
+    usage = Usage(annotators, train_s, label["seconds"], label["rows"])
     gold = stages["evaluate"]["test"] is not None
     paired = stages["evaluate"]["test"]["paired"] if gold else {}
     validated = stages["evaluate"]["validation"]["candidates"]
@@ -223,7 +214,7 @@ def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], 
         "params": params, "stages": stages, "best": best, "rows": rows, "gold": gold,
         "headlines": three, "verdict": verdict(three, paired), "usage": usage,
         "costs": costing.costs(usage, params.report.machine_per_hour), "prices": costing.origin(params),
-        "unpriced": unpriced,
+        "unpriced": costing.unpriced(params),
         "plots": plots(rows, params, stages, best), "metrics": measuring.of(params.task.kind, []).shown,
         "trained_on": sum(next(c["texts"] for c in rows.candidates if c["candidate"] == best["candidate"]).values()),
         "disagreements": disagreements(all_, gold, params.report.examples),

@@ -6,7 +6,7 @@ import pytest
 import toy_project
 
 from pipeline import costing, params
-from pipeline.costing import Usage, costs
+from pipeline.costing import Asked, Usage, costs
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.spending import Prices
@@ -115,7 +115,7 @@ def test_requests_to_an_endpoint_wait_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_costs_of_a_run() -> None:
-    usage = Usage(1000, 500_000, 2.0, annotate_s=3600, train_s=1800, label_s=360, rows=100_000)
+    usage = Usage({"annotate": Asked(1000, 500_000, 2.0, 3600)}, train_s=1800, label_s=360, rows=100_000)
     found = costs(usage, machine_per_hour=2.0)
     assert (found.annotate, found.train, found.label) == pytest.approx((2.0, 1.0, 0.2))
     assert found.total == pytest.approx(3.2)
@@ -125,14 +125,27 @@ def test_costs_of_a_run() -> None:
 
 
 def test_an_llm_that_is_cheaper_than_the_encoder_is_never_overtaken() -> None:
-    assert costs(Usage(10, 0, 1e-6, 1.0, 1.0, label_s=3600, rows=10), machine_per_hour=2.0).break_even is None
+    assert (
+        costs(Usage({"annotate": Asked(10, 0, 1e-6, 1.0)}, 1.0, label_s=3600, rows=10), machine_per_hour=2.0).break_even
+        is None
+    )
 
 
 def test_unknown_costs_stay_unknown() -> None:
-    found = costs(Usage(1000, 0, None, 0.0, 1800, 360, 100_000), machine_per_hour=2.0)
-    assert found.annotate is None
-    assert found.everything_by_llm is None
+    unknown, strong = Asked(1000, 0, None, 0.0), Asked(1000, 9, 3.0, 60)
+    found = costs(Usage({"annotate": unknown}, 1800, 360, 100_000), machine_per_hour=2.0)
+    assert (found.annotate, found.everything_by_llm) == (0, None)
     assert found.total == pytest.approx(1.2)
+    usage = Usage({"annotate": unknown, "strong": strong}, 1800, 360, 100_000)
+    assert costs(usage, machine_per_hour=2.0).total == pytest.approx(4.2)
+    assert usage.seconds == 2220
+
+
+def test_who_is_consulted_is_paid_for_before_the_encoder_saves_anything() -> None:
+    both = {"annotate": Asked(1000, 500_000, 2.0, 3600), "strong": Asked(1000, 9, 3.0, 60)}
+    found = costs(Usage(both, train_s=1800, label_s=360, rows=100_000), machine_per_hour=2.0)
+    assert found.everything_by_llm == pytest.approx(200.0)
+    assert found.break_even == 3004  # 6 / (0.002 - 0.000002)
 
 
 def test_the_table_is_dated_and_whole() -> None:

@@ -62,6 +62,19 @@ def test_without_gold_nothing_is_called_accuracy(caplog):
     assert "LLM      accuracy unknown" in caplog.messages
 
 
+def test_who_is_consulted_stands_among_the_costs():
+    toy_project.write()
+    with Path("params.yaml").open("a") as file:
+        file.write("annotators: {strong: {annotator: {kind: openai, model: gpt-4o}}}\n")
+    used = {"answers": 40, "prompt_tokens": 100_000, "answer_tokens": 0, "seconds": 9.0}
+    artifacts.metrics("consult").write({"annotators": {"strong": used}})
+    report.run(params.load())
+    row = re.search(r"<tr><td>annotator strong is asked, too</td>.*", Path("report.html").read_text())
+    assert row is not None
+    assert "100,000 tokens" in row[0]
+    assert "0.25 USD" in row[0]  # 2.5 for a million
+
+
 def test_sections_of_stages_that_params_want_and_that_were_run(monkeypatch):
     def section(figures):
         grid = Grid(["stage", "rows"], [["<b>", str(figures["rows"])]], note="of <all>")

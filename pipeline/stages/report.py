@@ -40,7 +40,8 @@ _EXCERPT = 400  # characters of a text that are shown
 
 def run(params: Params) -> None:
     """Read what the stages wrote, render, and log where the page is with the three numbers."""
-    stages, best = {stage: metrics(stage).read() for stage in _STAGES}, BEST.read()
+    ran = [*_STAGES, *(["consult"] if params.annotators else [])]
+    stages, best = {stage: metrics(stage).read() for stage in ran}, BEST.read()
     gold = stages["evaluate"]["test"] is not None
     content = reporting.content(params, stages, best, _rows(params, best["candidate"], gold))
     with replacing(REPORT) as temporary:
