@@ -10,6 +10,7 @@ from toy_model import LABELS, TEXTS, candidate
 from pipeline import exporting, quantising
 from pipeline.quantising import Pieces
 from serving import shapes
+from serving.runtimes import Floats
 from serving.tokenizing import TextTokenizer
 
 SHAPE = shapes.of("single", LABELS)
@@ -31,17 +32,19 @@ def test_layers_with_outliers_stay_in_fp32_where_labels_flip_otherwise(
     ids = TextTokenizer(tmp_path / "candidate" / "tokenizer.json", 32, "head")(TEXTS)
     logits = exporting.torch_logits(model, ids, pad_id, lambda _: None)
 
-    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "all.xml", Pieces(ids, logits, pad_id), 1.0, SHAPE)
-    everything = matmuls_in_int8(tmp_path / "all.xml")
+    steps, shown = [], quantising._logits
+
+    def as_if_two_steps_were_not_enough(path: Path, pieces: Pieces) -> Floats:
+        steps.append(matmuls_in_int8(path))
+        return shown(path, pieces) if len(steps) == 3 else -pieces.logits
+
+    monkeypatch.setattr(quantising, "_logits", as_if_two_steps_were_not_enough)
+    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "int8.xml", Pieces(ids, logits, pad_id), 0.2, SHAPE)
+    everything, _, some = steps
     down = {name for name in everything if "output.dense" in name and "attention" not in name}
     assert len(down) == 2
-
-    flips = iter([0.5, 0.5, 0.0])  # as if the first two steps were not enough
-    shown = quantising._logits
-    monkeypatch.setattr(quantising, "_logits", lambda path, p: shown(path, p) if next(flips) == 0 else -p.logits)
-    quantising.write_int8(tmp_path / "candidate", 2, tmp_path / "some.xml", Pieces(ids, logits, pad_id), 0.2, SHAPE)
-    assert matmuls_in_int8(tmp_path / "some.xml") == everything - down
-    assert next(flips, None) is None
+    assert some == everything - down
+    assert matmuls_in_int8(tmp_path / "int8.xml") == some
 
 
 def test_the_last_quarter_comes_first() -> None:

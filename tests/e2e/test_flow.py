@@ -76,6 +76,8 @@ def test_without_gold_the_report_says_agreement_not_accuracy(
     text = (copy / "params.yaml").read_text()
     kept = [line for line in text.splitlines() if not line.strip().startswith(("gold_train:", "gold_test:"))]
     (copy / "params.yaml").write_text("\n".join(kept) + "\n")
+    small = task_project.encoder(tmp_path / "encoder", [row["text"] for row in rows(copy / "data/sample.parquet")])
+    set_params(copy, {"encoders.minilm.model": small, "export.max_flips": 1.0})
     assert "llambert dag" in run(copy, "llambert", "check", code=2)
     run(copy, "llambert", "dag")
     run(copy, "llambert", "check")
