@@ -19,7 +19,8 @@ from pipeline import teaching, tfidf, training, weights
 from pipeline.artifacts import CHECKPOINTS, MODELS, Json
 from pipeline.params import Student, Tfidf, Transformer
 from pipeline.training import Floats, Phase
-from serving.shapes import Kind, softmax
+from serving import shapes
+from serving.shapes import Kind, Shape
 
 log = logging.getLogger("llambert")
 
@@ -35,6 +36,11 @@ class Learner:
     corpus: Callable[[int], list[str]]  # so many texts of the corpus that evaluate nothing and have no label
     place: Path = CHECKPOINTS  # of work in progress
     kind: Kind = "single"
+
+    @property
+    def shape(self) -> Shape:
+        """What its logits mean."""
+        return shapes.of(self.kind, self.labels)
 
     def learn(self, phases: list[Phase], built: Path) -> dict[str, Any]:
         """Train, leave the model in `built`, and return what candidate.json says of it.
@@ -52,11 +58,12 @@ class Learner:
         if isinstance(self.encoder, Tfidf):
             with TemporaryDirectory() as place:
                 _baseline(self, self.encoder, phases, Path(place))
-                return softmax(tfidf.logits(Path(place), texts))
+                return self.shape.probabilities(tfidf.logits(Path(place), texts))
         from pipeline import predicting
 
         work, _ = _phases(self, self.encoder, phases)
-        return softmax(predicting.logits(work, texts, self.encoder.max_tokens, self.encoder.truncation))
+        logits = predicting.logits(work, texts, self.encoder.max_tokens, self.encoder.truncation)
+        return self.shape.probabilities(logits)
 
 
 def discard(directory: Path) -> None:
@@ -80,7 +87,8 @@ def taught(recipe: str, learners: list[Learner], phases: list[Phase], student: S
     rest = learners[0].corpus(student.texts) if student.texts else []
     if recipe == "self_trained":
         opinion = learners[0].opinion(phases, rest) if rest else np.zeros((0, phases[0].train.targets.shape[1]))
-        return teaching.self_trained(phases, rest, opinion, student)
+        sure = learners[0].shape.decide(opinion).confidence
+        return teaching.self_trained(phases, rest, opinion, sure, student)
     train = phases[0].train
     fold = teaching.folds(train.texts, student.folds)
     opinion, of_rest = np.zeros(train.targets.shape), np.zeros((len(rest), train.targets.shape[1]))

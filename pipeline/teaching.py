@@ -35,17 +35,20 @@ def without(phases: Sequence[Phase], chosen: npt.NDArray[np.bool_]) -> list[Phas
     return [Phase(first.name, first.train.where(~chosen), first.validation), *later]
 
 
-def self_trained(phases: Sequence[Phase], rest: Sequence[str], opinion: Floats, student: Student) -> list[Phase]:
+def self_trained(
+    phases: Sequence[Phase], rest: Sequence[str], opinion: Floats, sure: Floats, student: Student
+) -> list[Phase]:
     """The student's phases.
 
     Args:
         phases: the teacher's.
         rest: unlabelled texts.
         opinion: (rest, labels) the teacher's probabilities.
+        sure: (rest,) the probability of what it would say of each text.
         student: what is sure enough.
     """
     first, *later = phases
-    believed = Examples(list(rest), np.round(opinion, _DIGITS)).where(opinion.max(axis=1) >= student.min_confidence)
+    believed = Examples(list(rest), np.round(opinion, _DIGITS)).where(sure >= student.min_confidence)
     return [Phase("self_trained", first.train + believed, first.validation), *later]
 
 

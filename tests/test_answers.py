@@ -83,10 +83,9 @@ PIECES += ["answer: bad or ", "1. ", "a\u0300\u0316", "正面", "L"]
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    for answer in (text, f"positive {text}"):
-        for reasoning in (False, True):
-            verdict = parser("reviews", reasoning).parse(answer, "length")
-            assert (verdict.label is None) is (verdict.reason is not None)
+    for answer, reasoning in ((text, False), (f"positive {text}", True)):
+        verdict = parser("reviews", reasoning).parse(answer, "length")
+        assert (verdict.label is None) is (verdict.reason is not None)
 
 
 def test_one_word_of_two_labels_names_both() -> None:

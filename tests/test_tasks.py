@@ -26,6 +26,7 @@ from serving.verifying import verify
 from serving.web.app import create
 from serving.web.settings import Settings
 
+pytestmark = pytest.mark.slow
 TOPICS = {"sport": ["goal", "match", "team"], "politics": ["vote", "party", "law"], "money": ["bank", "price"]}
 MINILM = {"model": "embedded:minilm", "max_tokens": 24, "epochs": 3, "learning_rate": 4e-4}  # sets are harder to learn
 ARROW = "application/vnd.apache.arrow.stream"

@@ -31,7 +31,7 @@ def test_self_training_believes_what_is_sure_and_keeps_the_labels() -> None:
     gold = phase(["g"], [[0.0, 1.0]])
     opinion = np.array([[0.95, 0.05], [0.6, 0.4], [0.1, 0.9]])
     first, last = teaching.self_trained(
-        [phase(["a"], [[1.0, 0.0]]), gold], ["x", "y", "z"], opinion, Student(min_confidence=0.9)
+        [phase(["a"], [[1.0, 0.0]]), gold], ["x", "y", "z"], opinion, opinion.max(axis=1), Student(min_confidence=0.9)
     )
     assert first.train.texts == ["a", "x", "z"]
     np.testing.assert_allclose(first.train.targets, [[1, 0], [0.95, 0.05], [0.1, 0.9]])
@@ -59,6 +59,20 @@ def test_distillation_moves_wrong_labels_towards_the_truth(tmp_path: Path, monke
     assert known[~wrong].min() > 0.5
     assert (student.targets[300:, 1] > 0.7).all()  # unlabelled texts, labelled by all models
     np.testing.assert_allclose(student.targets.sum(axis=1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["self_trained", "distilled"])
+def test_sets_are_taught_label_by_label(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(1)
+    targets = (random.random((200, 2)) < 0.5).astype(float)
+    texts = [f"{'goal' * int(a)} {'vote' * int(b)} today {i}" for i, (a, b) in enumerate(targets)]
+    phases = [Phase("llm", Examples(texts, targets), Examples(["goal"], np.array([[1.0, 0.0]])))]
+    rest = ["goal vote today", "today"]
+    learner = Learner("tfidf", Tfidf(kind="tfidf", c=100.0), 1, ["sport", "politics"], lambda _: rest, kind="multi")
+    student = learning.taught(recipe, [learner], phases, Student(texts=2, min_confidence=0.6))[0].train
+    assert student.texts == texts + rest
+    np.testing.assert_array_equal(student.targets.round(), np.concatenate([targets, [[1, 1], [0, 0]]]))
 
 
 def test_an_encoder_teaches_itself_with_tfidf_beside_it_and_is_asked_once(

@@ -159,9 +159,6 @@ class Params(Block):
             return self
         blocks = {"rounds": self.rounds, "annotators": self.annotators, "label.target_error": self.label.target_error}
         given = [name for name, block in blocks.items() if block is not None]
-        given += [
-            f"train.recipes: {recipe}" for recipe in self.train.recipes if recipe in ("self_trained", "distilled")
-        ]
         if given:
             raise ValueError(f"of kind multi there is no {', '.join(given)} yet: take it out")
         return self
