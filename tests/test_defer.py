@@ -32,7 +32,7 @@ from pipeline.artifacts import (
 )
 from pipeline.commands import plan
 from pipeline.errors import UserError
-from pipeline.stages import defer
+from pipeline.stages import defer, report
 from serving.layout import SCHEMA
 
 ROWS, LABELS = 2_000, toy_project.LABELS
@@ -220,6 +220,20 @@ def test_a_budget_that_ends_keeps_the_answers(monkeypatch: pytest.MonkeyPatch) -
     assert not FINAL.exists()
 
 
+def test_the_report_says_who_labelled_what_and_what_holds() -> None:
+    defer.run(params.load())
+    wanted, found = Path("params.yaml").read_text(), metrics("defer").read()
+    toy_project.write()  # what the other stages write
+    Path("params.yaml").write_text(wanted)
+    report.run(params.load())
+    page = Path("report.html").read_text()
+    assert "<h2>Error target</h2>" in page
+    assert "t most 3.0% of the final labels are wrong, with 95% confidence" in page
+    for name, words in (("encoder", "the encoder, sure enough"), ("llm", "the LLM, where the encoder was not")):
+        assert f'<td>{words}</td><td class="n">{found["routes"][name]:,}</td>' in page
+    assert f"{found['gold']['wrong']} are labelled wrongly at these thresholds" in page
+
+
 def test_a_plan_says_what_goes_where_and_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     values: Any = YAML(typ="safe", pure=True).load(Path("params.yaml"))
     values["annotate"] = {"annotator": ENDPOINT, "prompt": {"user": "{text}"}}
@@ -248,7 +262,7 @@ KILLED = """
 import os, signal
 from pipeline import params
 from pipeline.responses import ResponseStore
-from pipeline.stages import defer
+from pipeline.stages import defer, report
 import pyarrow.parquet as pq
 at, place = int(os.environ["AT"]), os.environ["PLACE"]
 owner, name = (ResponseStore, "add") if place == "store" else (pq, "write_table")
