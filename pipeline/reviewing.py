@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import scoring
 from pipeline.errors import UserError
+from serving.shapes import Shape
 
 UNCLEAR = "unclear"  # the class of people's own: mixed, neither, or not to be told
 GOLD, IMPORTED = "gold", "imported"  # reasons of items of which nothing else is known
@@ -199,21 +200,25 @@ def _side(model: str, gold: str, person: str) -> str:
     return {model: "model", gold: "gold", UNCLEAR: UNCLEAR}.get(person, "another")
 
 
-def summary(
-    errors: Mapping[str, Item], answers: Sequence[Answer], labels: Sequence[str], level: float
-) -> dict[str, Any]:
+def summary(errors: Mapping[str, Item], answers: Sequence[Answer], shape: Shape, level: float) -> dict[str, Any]:
     """What the report shows: Table 3 of the errors that were looked at, whom people side with, how far they agree.
 
     Args:
         errors: all errors of the model on test gold, by key.
         answers: everybody's.
-        labels: the task's.
+        shape: of the task. Where a text has any number of labels the table is of the sets that were said.
         level: of intervals.
     """
     agreed, contested = settled(answers)
-    known = (*labels, UNCLEAR)
-    seen = [(errors[key], agreed[key].label) for key in agreed if key in errors and agreed[key].label in known]
-    judged = [(str(item.label), str(item.reference), person) for item, person in seen]
+    seen = [(errors[key], found.label) for key, found in agreed.items() if key in errors]
+    judged = [
+        (str(item.label), str(item.reference), person)
+        for item, person in seen
+        if person == UNCLEAR or shape.knows(person)
+    ]
+    labels: Sequence[str] = shape.labels
+    if shape.kind == "multi":
+        labels = sorted({said for model, _, person in judged for said in (model, person)} - {UNCLEAR})
     return {
         "errors": len(errors),
         "reviewed": len(judged),

@@ -65,6 +65,15 @@ class Shape:
         """The labels that a text's label, as one string, consists of."""
         return [label]
 
+    def knows(self, label: str) -> bool:
+        """Whether a text may have this label, as one string."""
+        names = set(self.names(label))
+        return names.issubset(self.labels) and (self.kind != "multi" or label == self.written(names))
+
+    def written(self, names: Collection[str]) -> str:
+        """A set of labels as one string, in the task's order."""
+        return joined(self.labels, [name in names for name in self.labels])
+
 
 class Ordinal(Shape):
     """Labels in order. Numbers stand where they say on the scale, other labels at 1, 2, 3, ..."""

@@ -15,12 +15,13 @@ from pipeline import params, reviewing
 from pipeline.artifacts import CORPUS, LABELLED, STATE, Document, metrics
 from pipeline.commands import review
 from pipeline.errors import UserError
-from pipeline.review import items
+from pipeline.review import items, label_studio
 from pipeline.review.applying import REVIEWED
 from pipeline.review.cli import SHEET
 from pipeline.review.store import Said, opened
-from pipeline.reviewing import Item
+from pipeline.reviewing import Answer, Item
 from pipeline.sections.review import section
+from serving import shapes
 from serving.corpus import text_hash
 from serving.layout import SCHEMA
 
@@ -247,6 +248,21 @@ def test_label_studio_there_and_back(project: params.Params, tmp_path: Path) -> 
         (theirs_stored,) = store.answers("annotator 4")
         assert (theirs_stored.label, theirs_stored.time) == ("positive", "2026-01-01T00:00:00Z")
         assert store.items()[theirs_stored.item].id == text_hash("fine")
+
+
+def test_label_studio_has_a_choice_for_each_label_of_a_set() -> None:
+    shape = shapes.of("multi", ["sport", "politics", "money"])
+    said = ["sport|money", "none", "unclear"]
+    found = {item.key: item for item in (Item(f"q{i}", f"text {i}", text_hash(f"text {i}"), "gold") for i in range(3))}
+    given = [Answer(key, "ana", label, "", "2026-01-01T00:00:00") for key, label in zip(found, said, strict=True)]
+    tasks = label_studio.tasks(found, given, {}, shape)
+    chosen = [task["annotations"][0]["result"][0]["value"] for task in tasks]
+    assert [value["choices"] for value in chosen] == [["sport", "money"], ["none"], ["unclear"]]
+    chosen[0]["choices"] = ["money", "sport"]  # as they were clicked
+    assert [answer.label for answer in label_studio.read(json.dumps(tasks), "x.json", shape, "")[1]] == said
+    chosen[0]["choices"] = ["money", "none"]
+    with pytest.raises(UserError, match="money and none are chosen together"):
+        label_studio.read(json.dumps(tasks), "x.json", shape, "")
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,11 @@ class Server:
 
 
 @contextmanager
-def reviewed(directory: Path, texts: Sequence[str], labels: Sequence[str]) -> Iterator[Server]:
+def reviewed(directory: Path, texts: Sequence[str], labels: Sequence[str], kind: str = "single") -> Iterator[Server]:
     (directory / "data").mkdir(parents=True)
     named = json.dumps({label: [] for label in labels})
-    params = PARAMS.replace("GAIN", "0").replace("{negative: [], positive: []}", named)
+    params = PARAMS.replace("GAIN", "0").replace("{negative: [], positive: []}", f"{named}, kind: {kind}")
+    params = params.replace('"{text}"', '"Is it about {label}? {text}"') if kind == "multi" else params
     (directory / "params.yaml").write_text(params)
     columns = {"id": [f"q{i}" for i in range(len(texts))], "text": list(texts), "label": [labels[1]] * len(texts),
                "confidence": [0.61] * len(texts), "reason": ["deferred"] * len(texts)}  # fmt: skip
@@ -205,6 +206,42 @@ def test_many_labels_are_found_by_typing(chromium: "sync_api.Browser", tmp_path:
         assert sorted(answers(server).values()) == [("old_fee", ""), ("stolen_card", "")]
         press(page, "Control+z", "2")
         assert list(answers(server).values()) == [("stolen_card", "")]
+
+
+def test_sets_are_picked_by_key_and_saved_together(chromium: "sync_api.Browser", tmp_path: Path) -> None:
+    labels = ["sport", "politics", "money"]
+    with reviewed(tmp_path / "p", list("abcd"), labels, "multi") as server, looking(chromium, server) as page:
+        first = page.locator("#text").inner_text()
+        page.keyboard.press("m")
+        page.keyboard.press("1")
+        page.get_by_role("button", name="save: sport|money").wait_for()  # in the task's order
+        assert answers(server) == {}
+        second = press(page, "Enter", "2")
+        page.keyboard.press("p")
+        page.keyboard.press("p")  # taken back
+        third = press(page, "Enter", "3")
+        page.get_by_role("button", name="politics").click()
+        page.get_by_role("button", name="save: politics").click()
+        page.locator("#place", has_text="4 of").wait_for()
+        fourth = page.locator("#text").inner_text()
+        page.keyboard.press("0")
+        page.get_by_role("heading", name="All labelled").wait_for()
+        assert page.locator("#counts").inner_text() == ("sport: 1, politics: 1, money: 1, none: 1, unclear / mixed: 1")
+        page.keyboard.press("ArrowLeft")
+        page.locator("#place", has_text="4 of").wait_for()
+        press(page, "ArrowLeft", "3")
+        assert page.locator("#labels [data-label=politics]").get_attribute("aria-pressed") == "true"
+        page.keyboard.press("s")
+        page.get_by_role("button", name="save: sport|politics").click()
+        page.get_by_role("heading", name="All labelled").wait_for()
+        found = {text: label for text, (label, _) in answers(server).items()}
+        assert found == {first: "sport|money", second: "none", third: "sport|politics", fourth: "unclear"}
+        with httpx.Client(trust_env=False) as client:
+            state = client.get(f"{server.url}state").json()
+            address = f"{server.url}items/{state['items'][0]['key']}?batch={state['batch']}"
+            said = {"note": "", "seconds": 1.0, "expected": state["items"][0]["label"]}
+            for label in ("money|sport", "sport|sport", "sport|", ""):  # in another order, twice, half
+                assert client.post(address, json=said | {"label": label}).status_code == 422
 
 
 def test_only_this_machine_and_who_knows_the_token_is_answered(tmp_path: Path) -> None:

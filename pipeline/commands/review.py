@@ -50,7 +50,7 @@ def open_(
         store.put(found)
         token = store.token()
     title = f"{settings.task.name}: {kind}"
-    review = Review(title, settings.task.criterion, settings.task.names, found, who, not show, STORE.absolute())
+    review = Review(title, settings.task.criterion, settings.task.shape, found, who, not show, STORE.absolute())
     with _listening(port) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/{token}/"
         _say(f"{len(found)} items for {who}; answers go to {STORE} as they are given\nopen {address}\nCtrl+C ends it")
@@ -114,7 +114,8 @@ def _verdicts(settings: Params, reviewer: str | None) -> tuple[list[Verdict], li
             f"{'nobody' if reviewer is None else reviewer} has answered yet: `llambert review` opens the page"
         )
     agreed, contested = reviewing.settled(answers)
-    fit = {key: answer for key, answer in agreed.items() if answer.label in (*settings.task.names, UNCLEAR)}
+    shape = settings.task.shape
+    fit = {key: answer for key, answer in agreed.items() if answer.label == UNCLEAR or shape.knows(answer.label)}
     lines = []
     if contested:
         names = ", ".join(known[key].id for key in contested[:5])
@@ -174,7 +175,7 @@ def measure(reviewer: str | None) -> str:
     if all(row.split != "test" for row in GOLD):
         raise UserError("the table is of errors on test gold, and there is none (ingest.gold_test)")
     found = _measure(settings, reviewer)
-    rows = [("the model said", *found["table"][settings.task.names[0]])]
+    rows = [("the model said", *next(iter(found["table"].values()), {}))]
     rows += [(model, *(str(n) for n in counts.values())) for model, counts in found["table"].items()]
     lines = [f"{found['reviewed']} of {found['errors']} errors of {found['candidate']} looked at; people said:", ""]
     shown = table(rows) if len(rows) <= reviewing.PICKED_WITH_ONE_KEY else []
@@ -193,7 +194,7 @@ def _measure(settings: Params, reviewer: str | None) -> dict[str, Any]:
         answers = store.answers(reviewer)
     errors = {item.key: item for item in items.errors(settings)}
     level = settings.evaluate.confidence_level
-    found = reviewing.summary(errors, answers, settings.task.names, level) | {"candidate": BEST.read()["candidate"]}
+    found = reviewing.summary(errors, answers, settings.task.shape, level) | {"candidate": BEST.read()["candidate"]}
     metrics("review").write(found)
     return found
 
@@ -208,8 +209,9 @@ def export(path: Path) -> str:
 
     if path.suffix != ".json":
         raise UserError(f"{path} must end in .json")
+    shape = params.load().task.shape
     with opened() as store:
-        found = label_studio.tasks(store.items(), store.answers(), store.seconds())
+        found = label_studio.tasks(store.items(), store.answers(), store.seconds(), shape)
     if not found:
         raise UserError("there is nothing to export: `llambert review` opens the page")
     with replacing(path) as temporary:
@@ -223,14 +225,14 @@ def import_(path: Path) -> str:
     Raises:
         UserError: it can't be read, or has labels that the task doesn't have: then nothing is imported.
     """
-    labels = params.load().task.names
+    shape = params.load().task.shape
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): export it again, as JSON") from error
-    found, answers = label_studio.read(text, str(path), labels, datetime.now(UTC).isoformat(timespec="seconds"))
+    found, answers = label_studio.read(text, str(path), shape, datetime.now(UTC).isoformat(timespec="seconds"))
     with opened() as store:
         there = {(a.item, a.reviewer): (a.label, a.note) for a in store.answers()}
         new = [a for a in answers if there.get((a.item, a.reviewer)) != (a.label, a.note)]

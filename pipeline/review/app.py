@@ -26,6 +26,7 @@ from starlette.routing import Mount, Route
 from pipeline.errors import UserError
 from pipeline.review.store import Said, opened
 from pipeline.reviewing import PICKED_WITH_ONE_KEY, UNCLEAR, Item, keys
+from serving.shapes import NONE, SEPARATOR, Shape
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -67,7 +68,7 @@ class Review:
 
     title: str
     criterion: str
-    labels: list[str]
+    shape: Shape
     items: list[Item]
     reviewer: str
     blind: bool
@@ -78,15 +79,19 @@ class Review:
         object.__setattr__(self, "by_key", {item.key: item for item in self.items})
 
     @property
+    def labels(self) -> list[str]:
+        """The task's."""
+        return list(self.shape.labels)
+
+    @property
     def batch(self) -> str:
         """Another one makes an open page load itself again."""
         facts = repr([self.labels, self.blind, self.reviewer, *self.by_key])
         return blake2b(facts.encode(), digest_size=8).hexdigest()
 
-    @property
-    def choices(self) -> list[str]:
-        """The task's labels and people's own; a task that has a label of this name needs no other."""
-        return self.labels if UNCLEAR in self.labels else [*self.labels, UNCLEAR]
+    def takes(self, label: str) -> bool:
+        """Whether an answer may be this: a label of the task, a set of them where it wants sets, or people's own."""
+        return label == UNCLEAR or self.shape.knows(label)
 
     def state(self) -> Json:
         """All but the texts, in the order in which they are shown."""
@@ -103,13 +108,14 @@ class Review:
             "unclear": UNCLEAR if UNCLEAR not in self.labels else None,
             "keys": {action[1:]: found for action, found in by_label.items() if action.startswith(":")},
             "filter": len(self.labels) > PICKED_WITH_ONE_KEY,
+            "sets": {"separator": SEPARATOR, "none": NONE} if self.shape.kind == "multi" else None,
             "items": [{"key": key, "label": one.label, "noted": bool(one.note)} for key, one in known.items()],
             "pace_s": pace_s,
         }
 
     def _known(self, said: Said) -> Said:
         """A label that the task no longer has is no answer."""
-        return said if said.label in self.choices else Said(None, said.note)
+        return said if said.label is None or self.takes(said.label) else Said(None, said.note)
 
     def item(self, key: str) -> Json:
         """A text, and what was said of it if the person may know."""
@@ -126,7 +132,7 @@ class Review:
             saying = _Saying.model_validate_json(body)
         except ValidationError as error:
             raise Refused(422, f"not an answer: {error.errors(include_url=False)[0]['msg']}") from None
-        if saying.label is not None and saying.label not in self.choices:
+        if saying.label is not None and not self.takes(saying.label):
             raise Refused(422, f"{saying.label!r} is no label of this task")
         with opened(self.store) as store:
             said = Said(saying.label, saying.note.strip())

@@ -13,10 +13,10 @@ from pipeline.artifacts import BEST, CORPUS, FINAL, GOLD, LABELLED, PREDICTIONS,
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.reviewing import Item
-from serving import corpus
+from serving import corpus, shapes
 from serving.corpus import text_hash
 from serving.records import Document
-from serving.shapes import softmax
+from serving.shapes import Shape
 
 Kind = Literal["errors", "disagreements", "low-confidence", "queue", "gold-sheet"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -63,17 +63,18 @@ def _disagreements(params: Params, count: int, sheet: Path) -> list[Item]:
 
 
 def _contradicted(params: Params, name: str, texts: dict[str, str], reason: str) -> list[Item]:
-    best, labels = BEST.read(), params.task.names
+    best, names = BEST.read(), params.task.names
+    shape = shapes.of(params.task.kind, names, best["temperature"], best.get("thresholds"))
     rows = [row for row in PREDICTIONS if row.candidate == best["candidate"] and row.set == name]
-    if any(row.id not in texts or len(row.logits) != len(labels) for row in rows):
+    if any(row.id not in texts or len(row.logits) != len(names) for row in rows):
         raise UserError(f"{PREDICTIONS.path} is of an earlier run than the texts or task.labels: `dvc repro evaluate`")
-    found = (_item(row, texts[row.id], labels, best["temperature"], reason) for row in rows)
+    found = (_item(row, texts[row.id], shape, reason) for row in rows)
     return [item for item in found if item.label not in (item.reference, item.suggested)]
 
 
-def _item(row: Prediction, text: str, labels: list[str], temperature: float, reason: str) -> Item:
-    probabilities = softmax(np.array([row.logits]) / temperature)[0]
-    label, confidence = labels[int(probabilities.argmax())], float(probabilities.max())
+def _item(row: Prediction, text: str, shape: Shape, reason: str) -> Item:
+    said = shape.decide(shape.probabilities(np.array([row.logits])))
+    label, confidence = said.labels[0], float(said.confidence[0])
     teacher, gold = (row.reference, None) if reason == "disagreement" else (None, row.reference)
     return Item(row.id, text, text_hash(text), reason, label, confidence, teacher, gold)
 

@@ -2,7 +2,7 @@
 // All that comes from texts and labels is set as text, never as markup.
 const RETRY_MS = 1500, LONGEST_S = 600;
 const at = (id) => document.getElementById(id);
-let state = null, place = 0, item = null, since = 0, busy = true, marked = 0;
+let state = null, place = 0, item = null, since = 0, busy = true, marked = 0, picked = new Set();
 
 function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -58,7 +58,9 @@ async function doing(work) {
 }
 
 const mine = () => state.items[place];
-const names = () => state.labels.map((one) => one.name).concat(state.unclear ?? []);
+const names = () => [...state.labels.map((one) => one.name), ...(state.sets ? [state.sets.none] : []), ...(state.unclear ? [state.unclear] : [])];
+const parts = (label) => (state.sets ? label.split(state.sets.separator) : [label]); // what a label consists of
+const written = () => state.labels.map((one) => one.name).filter((name) => picked.has(name)).join(state.sets.separator) || state.sets.none;
 const spoken = (label) => (label === state.unclear ? `${label} / mixed` : label);
 
 function minutes(seconds) {
@@ -99,7 +101,7 @@ function show() {
 }
 
 function showCounts() {
-  const counts = names().map((name) => [name, state.items.filter((one) => one.label === name).length]);
+  const counts = names().map((name) => [name, state.items.filter((one) => one.label && parts(one.label).includes(name)).length]);
   at("counts").textContent = counts.filter(([, n]) => n).map(([name, n]) => `${spoken(name)}: ${n}`).join(", ");
 }
 
@@ -114,7 +116,7 @@ function button(name, keys) {
   const one = make("button", { type: "button", onclick: () => choose(name) }, ...keys.slice(0, 2).map(key), make("span", {}, ...words));
   one.dataset.label = name;
   if (keys.length) one.setAttribute("aria-keyshortcuts", keys.join(" "));
-  one.setAttribute("aria-pressed", String(item?.label === name));
+  one.setAttribute("aria-pressed", String(state.sets && name !== state.unclear ? picked.has(name) : item?.label === name));
   return one;
 }
 
@@ -126,6 +128,7 @@ function showLabels() {
     : state.labels.map((one) => button(one.name, one.keys));
   if (shown && at("filter").value) buttons[marked]?.classList.add("marked");
   const own = state.unclear ? [Object.assign(button(state.unclear, state.keys.unclear), { className: "own" })] : [];
+  if (state.sets && item) own.push(make("button", { type: "button", onclick: () => save(written()) }, key("Enter"), make("span", {}, `save: ${written()}`)));
   at("labels").replaceChildren(...(shown ? [...own, ...buttons] : [...buttons, ...own])); // never below many others
   at("labels").classList.toggle("many", state.filter);
   at("labels").hidden = item === null;
@@ -137,6 +140,7 @@ async function go(to, receipt) {
   item = to < state.items.length ? await ask(`items/${state.items[to].key}`) : null;
   history.replaceState(null, "", `#${to + 1}`);
   since = performance.now();
+  picked = new Set(item?.label ? parts(item.label) : []);
   at("filter").value = "";
   marked = 0;
   if (receipt !== undefined) at("receipt").textContent = receipt;
@@ -153,21 +157,31 @@ function following() {
   return total;
 }
 
-const save = (label, note) => ask(`items/${mine().key}`, {
+const keep = (label, note) => ask(`items/${mine().key}`, {
   label, note, expected: mine().label, seconds: mine().label ? null : Math.min(LONGEST_S, (performance.now() - since) / 1000),
 });
 
-const choose = (label) => doing(async () => {
+const save = (label) => doing(async () => {
   if (!item) return;
-  const answer = await save(label, item.note);
+  const answer = await keep(label, item.note);
   mine().label = label;
   state.pace_s = answer.pace_s;
   const said = opinion(answer.shown);
   await go(following(), `The last one is saved as ${spoken(label)}${said ? `; ${said}` : ""}.`);
 });
 
+/* Where a text has any number of labels, they are picked first and saved together. */
+function choose(label) {
+  if (!state.sets || label === state.unclear) return save(label);
+  if (busy || !item) return;
+  if (!picked.delete(label)) picked.add(label);
+  at("filter").value = "";
+  marked = 0;
+  showLabels();
+}
+
 const keepNote = (note) => doing(async () => {
-  const answer = await save(mine().label, note);
+  const answer = await keep(mine().label, note);
   Object.assign(item, { note, shown: answer.shown ?? item.shown });
   mine().noted = Boolean(note);
   at("receipt").textContent = note ? "Note saved." : "Note taken away.";
@@ -212,6 +226,7 @@ function meant(event) {
   if (pressed === "arrowright" && empty) return () => move(1);
   if (pressed === "?") return () => at("help").showModal();
   if (pressed === "f2") return openNote;
+  if (pressed === "enter" && state.sets && empty && event.target.tagName !== "BUTTON") return () => save(written());
   if (state.filter) return meantInFilter(pressed, event);
   const label = state.labels.find((one) => one.keys.includes(pressed));
   if (label) return () => choose(label.name);
@@ -267,6 +282,7 @@ function introduce() {
   const many = [["letters", "find a label"], ["1–9", "take one of the first nine found"], ["Enter", "take the marked one"], ["↑ ↓", "mark another"]];
   const rows = [
     ...(state.filter ? many : few),
+    ...(state.sets ? [["Enter", `save the labels that are picked, or "${state.sets.none}"`]] : []),
     ...(state.unclear ? [[state.keys.unclear.join(", "), `${spoken(state.unclear)}: none of the labels fits`]] : []),
     ["← →", "back, next"], [[...state.keys.note, "F2"].join(", "), "note"], [[...state.keys.undo, "Ctrl+Z"].join(", "), "take the last answer back"],
   ];
