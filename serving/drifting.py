@@ -68,12 +68,19 @@ def distances(profile: Profile, counts: Mapping[str, NDArray[np.int64]]) -> dict
     """Distance and p-value of each measure; see `compare`.
 
     `content` is the most distant of its components, its p-value multiplied by their number. The test assumes that the
-    texts of both samples are independent draws.
+    texts of both samples are independent draws. Only more `unseen` tokens than the corpus's texts have is drift: texts
+    of the corpus itself have none.
     """
     found = {name: compare(np.array(profile.counts[name]), counts[name]) for name in profile.counts}
+    if _mean_bin(counts["unseen"]) < _mean_bin(np.array(profile.counts["unseen"])):
+        found["unseen"] = (0.0, 1.0)
     parts = [found[f"content {i + 1}"] for i in range(COMPONENTS)]
     found["content"] = (max(psi for psi, _ in parts), min(1.0, COMPONENTS * min(p for _, p in parts)))
     return {name: found[name] for name in MEASURES}
+
+
+def _mean_bin(counts: NDArray[np.int64]) -> float:
+    return float(counts @ np.arange(len(counts)) / max(counts.sum(), 1))
 
 
 def findings(found: Mapping[str, tuple[float, float]], alpha: float = ALPHA, min_psi: float = MIN_PSI) -> list[Finding]:

@@ -71,6 +71,19 @@ def test_words_that_the_corpus_lacks_are_counted(model: tuple[Path, Profile]) ->
     assert read.values["length"].tolist() == [9, 16, 0]
 
 
+def test_fewer_words_that_the_corpus_lacks_are_no_drift(model: tuple[Path, Profile]) -> None:
+    """The corpus's own texts have none."""
+    _, profile = model
+    counts = {name: np.array(of) for name, of in profile.counts.items()}
+    shares = np.arange(len(counts["unseen"]))
+    none, all_ = (np.where(shares == place, profile.texts, 0) for place in (0, shares[-1]))
+    reference = np.where(shares == 1, profile.texts, 0).tolist()
+    there = profile.model_copy(update={"counts": profile.counts | {"unseen": reference}})
+    for unseen, verdict in ((none, "same"), (all_, "drift")):
+        found = findings(distances(there, counts | {"unseen": unseen}))
+        assert {f.measure: f.verdict for f in found}["unseen"] == verdict
+
+
 def test_the_window_holds_the_last_texts(model: tuple[Path, Profile]) -> None:
     directory, profile = model
     stream = bins(directory, profile, texts(900, 21) + others(300))
