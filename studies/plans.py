@@ -172,6 +172,7 @@ def _people(corpus: Corpus, options: Options) -> _Parts:
 
 def _conditions(parts: _Parts, encoder: dict[str, Any], options: Options) -> Iterator[tuple[str, Experiment]]:
     student = {"student": {"texts": len(parts.rest), "beside": options.tfidf}}
+    encoder = encoder | {"soft_labels": True}
     adapted = encoder | {"adapt": {"texts": 4000}}
     blank = Experiment("", "", [], encoder, "gold", 0, parts.llm, parts.gold, parts.rest)
     yield "gold", blank

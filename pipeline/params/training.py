@@ -46,7 +46,7 @@ class Tfidf(Block):
     words: tuple[Positive, Positive] | None = Field(default=(1, 2), strict=False)
     chars: tuple[Positive, Positive] | None = Field(default=None, strict=False)
     c: Annotated[float, Field(gt=0)] = 1.0
-    soft_labels: bool = True
+    soft_labels: bool = False  # doubts cost it accuracy (studies/README.md, recipes)
     class_weights: bool = False
 
     @model_validator(mode="after")
