@@ -32,7 +32,7 @@ lint: setup
 	mypy
 
 # A file's tests stay together, and the folder of the long ones begins. One thread a process: torch's would get in each
-# other's way. A process more than cores, since some tests wait; four at most, since one grows to 4 GB.
+# other's way. A process more than cores, since some tests wait; four at most: each wants gigabytes.
 PROCESSES = $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 unit: setup
 	OMP_NUM_THREADS=1 pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder

@@ -31,7 +31,7 @@ from serving.progress import Advance, progress
 from serving.shapes import Kind, Shape
 from serving.tokenizing import TextTokenizer
 
-_COMPLETE = "complete"  # written into a checkpoint when all its other files are there; it lists their names
+_COMPLETE = "complete.json"  # written into a checkpoint when all its other files are there; it lists their names
 _CHECKPOINTS_KEPT = 3  # the best, the last, and the one being written
 _GROUPED_BATCHES = 50  # batches that are sorted by length together: little padding, still random
 
@@ -267,12 +267,15 @@ def last_complete(work: Path) -> str | None:
     """The newest checkpoint with all its files; remove those that were half written or half removed."""
     checkpoints = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for checkpoint in checkpoints:
-        marker = Json(checkpoint / _COMPLETE)
-        names = marker.read()["files"] if marker.path.exists() else [_COMPLETE]
-        if not all((checkpoint / name).exists() for name in names):
+        if not _whole(checkpoint):
             shutil.rmtree(checkpoint)
     complete = [str(checkpoint) for checkpoint in checkpoints if checkpoint.exists()]
     return complete[-1] if complete else None
+
+
+def _whole(checkpoint: Path) -> bool:
+    marker = Json(checkpoint / _COMPLETE)
+    return marker.path.exists() and all((checkpoint / name).exists() for name in marker.read()["files"])
 
 
 def _curve(history: list[dict[str, Any]], phase: str) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ class Labels(Single):
 
     def reference(self, names: Sequence[str]) -> Bools:
         """A row of yes and no for each."""
-        return np.array([[label in self.plain.names(name) for label in self.labels] for name in names], dtype=np.bool_)
+        return self.plain.rows(names)
 
     def name(self, one: Bools) -> str:
         """The set as one string."""

@@ -11,7 +11,6 @@ from pipeline.artifacts import Prediction
 from pipeline.costing import Usage
 from pipeline.measuring import Said
 from pipeline.params import FIRST, Params
-from serving import shapes
 from serving.shapes import Shape
 
 Interval = Mapping[str, float]
@@ -150,8 +149,8 @@ def plots(rows: Rows, params: Params, stages: Mapping[str, Any], best: Mapping[s
     logits = np.array([prediction.logits for prediction in rows.predictions])
     measure = measuring.of(params.task.kind, labels)
     reference = measure.reference([prediction.reference for prediction in rows.predictions])
-    said = Said.by(fitted(params, best), logits)
-    sure, right = fitted(params, best).decide(said.probabilities).confidence, measure.right(said, reference)
+    said = Said.by(params.task.fitted(best), logits)
+    sure, right = params.task.fitted(best).decide(said.probabilities).confidence, measure.right(said, reference)
     actual = "gold" if evaluation["test"] else "LLM"
     history = next(c["history"] for c in rows.candidates if c["candidate"] == best["candidate"])
     groups = {"LLM's labels": stages["parse"]["shares"], "corpus": stages["label"]["shares"]}
@@ -176,11 +175,6 @@ def plots(rows: Rows, params: Params, stages: Mapping[str, Any], best: Mapping[s
     } | ({"Is the LLM's confidence to be believed?": plotting.reliability({"LLM": doubts})} if len(doubts) > 1 else {})
 
 
-def fitted(params: Params, best: Mapping[str, Any]) -> Shape:
-    """The shape of the best candidate."""
-    return shapes.of(params.task.kind, params.task.names, best["temperature"], best.get("thresholds"))
-
-
 def _what(evaluation: Mapping[str, Any]) -> str:
     return "accuracy on test gold" if evaluation["test"] else AGREEMENT
 
@@ -202,7 +196,7 @@ def content(params: Params, stages: Mapping[str, Any], best: Mapping[str, Any], 
         rows: what is shown besides figures.
     """
     three = headlines(stages["evaluate"], best, stages["annotate"]["model"])
-    all_ = examples(rows, fitted(params, best))
+    all_ = examples(rows, params.task.fitted(best))
     figures = {FIRST: stages["annotate"]} | stages.get("consult", {}).get("annotators", {})
     annotators = {name: costing.asked(params.asking(name), found) for name, found in figures.items()}
     train_s, label = sum(c["seconds"] for c in rows.candidates), stages["label"]

@@ -137,6 +137,11 @@ def keys(labels: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def takes(shape: Shape, label: str) -> bool:
+    """Whether an answer may be this: a label of the task, a set of them where it wants sets, or people's own."""
+    return label == UNCLEAR or shape.knows(label)
+
+
 def settled(answers: Iterable[Answer]) -> tuple[dict[str, Answer], list[str]]:
     """Answers on which all who answered agree (the latest of each), by item, and items on which they don't."""
     by_item: defaultdict[str, list[Answer]] = defaultdict(list)
@@ -211,11 +216,7 @@ def summary(errors: Mapping[str, Item], answers: Sequence[Answer], shape: Shape,
     """
     agreed, contested = settled(answers)
     seen = [(errors[key], found.label) for key, found in agreed.items() if key in errors]
-    judged = [
-        (str(item.label), str(item.reference), person)
-        for item, person in seen
-        if person == UNCLEAR or shape.knows(person)
-    ]
+    judged = [(str(item.label), str(item.reference), person) for item, person in seen if takes(shape, person)]
     labels: Sequence[str] = shape.labels
     if shape.kind == "multi":
         labels = sorted({said for model, _, person in judged for said in (model, person)} - {UNCLEAR})

@@ -59,7 +59,7 @@ def _batches(files: Sequence[Path], shape: Shape, rows: Rows) -> Iterator[tuple[
                 known = set(shape.labels).issuperset(name for word in distinct for name in shape.names(word))
                 if not known or len(flat) != len(label) * len(shape.labels):
                     raise UserError(f"{path} has other labels than task.labels: run `dvc repro label`")
-                said = given(distinct, shape)[label.indices.to_numpy()]
+                said = shape.rows(distinct)[label.indices.to_numpy()]
                 probabilities = flat.reshape(-1, len(shape.labels)).astype(float)
                 sure = shape.sure(said, probabilities)
                 rows.models.update(pc.unique(batch["model_hash"]).to_pylist())
@@ -77,17 +77,11 @@ def _keep(ids: pa.Array, said: Bools, probabilities: Floats, sure: Floats, wante
         rows.found[id_] = said[place], probabilities[place], float(sure[place])
 
 
-def given(words: Sequence[str], shape: Shape) -> Bools:
-    """Labels as strings, sets among them, to (texts, labels)."""
-    sets = [set(shape.names(word)) for word in words]
-    return np.array([[name in names for name in shape.labels] for names in sets], dtype=bool)
-
-
 def sample(gold: dict[str, str], rows: Rows, shape: Shape) -> Sample:
     """Put gold beside what the corpus says of it. All ids must have been found."""
     order = sorted(gold)
     said, probabilities, sure = (np.array(part) for part in zip(*(rows.found[id_] for id_ in order), strict=True))
-    return Sample(given([gold[id_] for id_ in order], shape), said, probabilities, sure)
+    return Sample(shape.rows([gold[id_] for id_ in order]), said, probabilities, sure)
 
 
 def first(files: Sequence[Path], seed: int, count: int) -> list[str]:

@@ -104,11 +104,7 @@ class Data:
 
     def _one_hot(self, names: Sequence[str]) -> Floats:
         """1 for each label that a text has; of kind multi, there may be several or none."""
-        split = shapes.of(self.kind, self.labels).names
-        targets = np.zeros((len(names), len(self.labels)))
-        for i, name in enumerate(names):
-            targets[i, [self.labels.index(label) for label in split(name)]] = 1.0
-        return targets
+        return shapes.of(self.kind, self.labels).rows(names).astype(float)
 
 
 def class_weights(targets: Floats) -> Floats:

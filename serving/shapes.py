@@ -70,6 +70,12 @@ class Shape:
         names = set(self.names(label))
         return names.issubset(self.labels) and (self.kind != "multi" or label == self.written(names))
 
+    def rows(self, labels: Sequence[str]) -> Bools:
+        """Labels of texts, each as one string, as [n, classes]."""
+        sets = [set(self.names(label)) for label in labels]
+        given = [[name in names for name in self.labels] for names in sets]
+        return np.array(given, dtype=bool).reshape(len(labels), len(self.labels))
+
     def written(self, names: Collection[str]) -> str:
         """A set of labels as one string, in the task's order."""
         return joined(self.labels, [name in names for name in self.labels])

@@ -262,7 +262,7 @@ KILLED = """
 import os, signal
 from pipeline import params
 from pipeline.responses import ResponseStore
-from pipeline.stages import defer, report
+from pipeline.stages import defer
 import pyarrow.parquet as pq
 at, place = int(os.environ["AT"]), os.environ["PLACE"]
 owner, name = (ResponseStore, "add") if place == "store" else (pq, "write_table")

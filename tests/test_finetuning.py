@@ -190,7 +190,7 @@ def test_a_run_that_died_ends_as_an_undisturbed_one(
         patch.setattr(finetuning, "progress", dying(step, died))
         with pytest.raises(DiedError):
             fit(encoder, tmp_path, *RUNS[run])
-    assert bool(list(tmp_path.glob("work/*/complete"))) is (step > 3)
+    assert bool(list(tmp_path.glob("work/*/complete.json"))) is (step > 3)
     assert fit(encoder, tmp_path, *RUNS[run]) == outcome
 
 
@@ -224,7 +224,7 @@ def test_kill_9_twice_in_the_middle_changes_no_bit(encoder: Path, undisturbed: U
         command = [sys.executable, "-c", CHILD, *map(str, arguments)]
         killed = subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parent.parent)
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-        assert {int(path.parent.name.split("-")[1]) for path in tmp_path.glob("work/*/complete")} == left
+        assert {int(path.parent.name.split("-")[1]) for path in tmp_path.glob("work/*/complete.json")} == left
         assert not (tmp_path / "out" / "model.safetensors").exists()
     assert fit(encoder, tmp_path, *RUNS["whole"]) == undisturbed["whole"][1]
 
@@ -233,7 +233,7 @@ def test_a_half_written_checkpoint_is_ignored(encoder: Path, undisturbed: Undist
     place, outcome = undisturbed["whole"]
     work = shutil.copytree(place / "work", tmp_path / "work")
     last = work / "checkpoint-14"
-    (last / "complete").unlink()
+    (last / "complete.json").unlink()
     (last / "model.safetensors").write_bytes(b"half")
     (work / "checkpoint-100").mkdir()
     (tmp_path / "out").mkdir()

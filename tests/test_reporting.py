@@ -158,7 +158,7 @@ def test_an_unknown_price_is_said_and_not_taken_for_nothing():
     report.run(params.load())
     html = Path("report.html").read_text()
     assert "The price of mine in USD is unknown: set annotate.price." in html
-    assert "without the LLM" in html
+    assert "without what is unknown" in html
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,7 @@ def _verdicts(settings: Params, reviewer: str | None) -> tuple[list[Verdict], li
             f"{'nobody' if reviewer is None else reviewer} has answered yet: `llambert review` opens the page"
         )
     agreed, contested = reviewing.settled(answers)
-    shape = settings.task.shape
-    fit = {key: answer for key, answer in agreed.items() if answer.label == UNCLEAR or shape.knows(answer.label)}
+    fit = {key: answer for key, answer in agreed.items() if reviewing.takes(settings.task.shape, answer.label)}
     lines = []
     if contested:
         names = ", ".join(known[key].id for key in contested[:5])

@@ -1,8 +1,9 @@
 """The blocks task, ingest and sample: what is asked, of which texts."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import chain
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -63,6 +64,10 @@ class Task(Block):
         """What probabilities of these labels mean."""
         return shapes.of(self.kind, self.names)
 
+    def fitted(self, best: Mapping[str, Any]) -> Shape:
+        """What logits of the best candidate mean, with the temperature and thresholds in data/best.json."""
+        return shapes.of(self.kind, self.names, best["temperature"], best.get("thresholds"))
+
     @property
     def asked(self) -> "Task":
         """The task as the LLM sees it: of kind multi it says yes or no to one label of one text at a time."""
@@ -87,8 +92,9 @@ class Task(Block):
         parts = said if isinstance(said, list) else str(said).split(SEPARATOR)
         if not isinstance(said, list) and _word(said) == NONE:
             return NONE
-        found = {words.get(_word(part)) for part in parts}
-        return None if None in found else shapes.joined(self.names, [name in found for name in self.names])
+        found = [words.get(_word(part)) for part in parts]
+        known = [name for name in found if name is not None]
+        return self.shape.written(known) if len(known) == len(found) else None
 
 
 def _word(said: object) -> str:

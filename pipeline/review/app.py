@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 
 from pipeline.errors import UserError
 from pipeline.review.store import Said, opened
-from pipeline.reviewing import PICKED_WITH_ONE_KEY, UNCLEAR, Item, keys
+from pipeline.reviewing import PICKED_WITH_ONE_KEY, UNCLEAR, Item, keys, takes
 from serving.shapes import NONE, SEPARATOR, Shape
 
 _HEADERS = {
@@ -89,10 +89,6 @@ class Review:
         facts = repr([self.labels, self.blind, self.reviewer, *self.by_key])
         return blake2b(facts.encode(), digest_size=8).hexdigest()
 
-    def takes(self, label: str) -> bool:
-        """Whether an answer may be this: a label of the task, a set of them where it wants sets, or people's own."""
-        return label == UNCLEAR or self.shape.knows(label)
-
     def state(self) -> Json:
         """All but the texts, in the order in which they are shown."""
         with opened(self.store) as store:
@@ -115,7 +111,7 @@ class Review:
 
     def _known(self, said: Said) -> Said:
         """A label that the task no longer has is no answer."""
-        return said if said.label is None or self.takes(said.label) else Said(None, said.note)
+        return said if said.label is None or takes(self.shape, said.label) else Said(None, said.note)
 
     def item(self, key: str) -> Json:
         """A text, and what was said of it if the person may know."""
@@ -132,7 +128,7 @@ class Review:
             saying = _Saying.model_validate_json(body)
         except ValidationError as error:
             raise Refused(422, f"not an answer: {error.errors(include_url=False)[0]['msg']}") from None
-        if saying.label is not None and not self.takes(saying.label):
+        if saying.label is not None and not takes(self.shape, saying.label):
             raise Refused(422, f"{saying.label!r} is no label of this task")
         with opened(self.store) as store:
             said = Said(saying.label, saying.note.strip())

@@ -13,7 +13,7 @@ from pipeline.artifacts import BEST, CORPUS, FINAL, GOLD, LABELLED, PREDICTIONS,
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.reviewing import Item
-from serving import corpus, shapes
+from serving import corpus
 from serving.corpus import text_hash
 from serving.records import Document
 from serving.shapes import Shape
@@ -64,11 +64,10 @@ def _disagreements(params: Params, count: int, sheet: Path) -> list[Item]:
 
 def _contradicted(params: Params, name: str, texts: dict[str, str], reason: str) -> list[Item]:
     best, names = BEST.read(), params.task.names
-    shape = shapes.of(params.task.kind, names, best["temperature"], best.get("thresholds"))
     rows = [row for row in PREDICTIONS if row.candidate == best["candidate"] and row.set == name]
     if any(row.id not in texts or len(row.logits) != len(names) for row in rows):
         raise UserError(f"{PREDICTIONS.path} is of an earlier run than the texts or task.labels: `dvc repro evaluate`")
-    found = (_item(row, texts[row.id], shape, reason) for row in rows)
+    found = (_item(row, texts[row.id], params.task.fitted(best), reason) for row in rows)
     return [item for item in found if item.label not in (item.reference, item.suggested)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.reviewing import IMPORTED, UNCLEAR, Answer, Item
+from pipeline.reviewing import IMPORTED, UNCLEAR, Answer, Item, takes
 from serving.corpus import text_hash
 from serving.shapes import NONE, Shape
 
@@ -97,7 +97,7 @@ def read(text: str, name: str, shape: Shape, now: str) -> tuple[list[Item], list
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             kind = type(error).__name__
             raise UserError(f"{name}, task {number}, is not as Label Studio writes tasks ({kind}: {error})") from error
-    if unknown := {answer.label for answer in answers if answer.label != UNCLEAR and not shape.knows(answer.label)}:
+    if unknown := {answer.label for answer in answers if not takes(shape, answer.label)}:
         raise UserError(
             f"{name} has labels that the task doesn't have: {', '.join(map(repr, sorted(unknown)))}; there are "
             f"{', '.join(map(repr, [*shape.labels, UNCLEAR]))}: rename them in the file, or add them to task.labels"

@@ -40,7 +40,8 @@ def kill_until_done(project: Path, stage: str, kills: int, seed: int, length: fl
         start = time.monotonic()
         process = subprocess.Popen(_command(stage), cwd=project, env=environment(), stderr=subprocess.DEVNULL)
         try:
-            process.wait(moments.uniform(0.2, length))
+            if code := process.wait(moments.uniform(0.2, length)):
+                raise SystemExit(f"{stage} ended with {code}: run it in {project} to see why")
             length = time.monotonic() - start
             clear(project, stage)  # too fast for us: all kills are to hit work
         except subprocess.TimeoutExpired:
